@@ -1,0 +1,1 @@
+"""Leaderboards: what a board admits and shows."""

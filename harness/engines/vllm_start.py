@@ -1,0 +1,97 @@
+"""Starts vLLM in this process, without a child, and keeps what it prints to what a reader of a log can use.
+
+It does not know about requests, artifacts or activation.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.engines.base import EngineSpec
+from harness.errors import HarnessError, MissingExtra
+
+SEQUENCES = 64  # answered side by side on a CPU
+_HARMLESS = (
+    "The global random seed is set to",
+    "Enforce eager set",
+    "Inductor compilation was disabled",
+    "Triton is not installed",
+    "Reset SSM cache type",
+    "Model Runner V2 requires Triton",
+    "is not found in LD_PRELOAD",
+    "`torch.set_num_threads`",
+    "leaving Torch threads at",
+    "Failed to load weights",  # of tied or buffer-only layers; missing weights are refused before a swap
+)
+
+
+def start(base: Path, spec: EngineSpec, limit: int) -> Any:
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # an engine process of its own would survive our kill -9
+    os.environ["VLLM_CONFIGURE_LOGGING"] = "0"  # `_log_warnings` does it
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    if not on_gpu:  # one small function would be compiled at the first log-probability: 14 s, the same numbers
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    with _quiet():
+        try:
+            from vllm import LLM
+        except ModuleNotFoundError as error:
+            raise MissingExtra(
+                error.name or "vllm", "the engine `vllm`", "CPU: make setup; GPU: pip install .[gpu]"
+            ) from error
+        _log_warnings()
+        on_cpu = {"enforce_eager": True, "kv_cache_memory_bytes": int(spec.memory * 2**30), "max_num_seqs": SEQUENCES}
+        try:
+            return LLM(
+                str(base),
+                dtype=spec.dtype,
+                max_model_len=limit,
+                seed=0,
+                generation_config="vllm",
+                disable_log_stats=True,
+                use_tqdm_on_load=False,
+                **({} if on_gpu else on_cpu),
+            )
+        except (ValueError, RuntimeError, MemoryError) as error:
+            raise HarnessError("vLLM cannot open the model", where=str(base), why=str(error)) from error
+
+
+def repack_tied(model: Any) -> None:
+    """Let layers that share another layer's weight take it up again after a reload.
+
+    On a CPU vLLM keeps a packed copy of every matrix it multiplies with. A reload renews the copy of a layer whose
+    weight was in the file; an output head tied to the embedding has none there and would go on with the old copy.
+    """
+    seen: set[int] = set()
+    for layer in model.modules():
+        weight = getattr(layer, "weight", None)
+        if weight is None:
+            continue
+        if weight.data_ptr() in seen and hasattr(layer, "quant_method"):
+            layer.quant_method.process_weights_after_loading(layer)
+        seen.add(weight.data_ptr())
+
+
+def _log_warnings() -> None:
+    """Warnings of vLLM go to stderr, but for those that say nothing about this use of it."""
+    logger, handler = logging.getLogger("vllm"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("vllm: %(levelname)s: %(message)s"))
+    handler.addFilter(lambda record: not any(text in record.getMessage() for text in _HARMLESS))
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.WARNING)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """vLLM and what it imports warn of their own deprecations while they load."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,1 @@
+"""From suites to requests, and from stored responses to scores."""

@@ -1,0 +1,61 @@
+"""`harness run`, once the plan is made: what is pending becomes jobs, and the jobs are driven to their end."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.driver import Driver, device_slots, make_jobs
+from harness.pending import pending, previous
+from harness.plan import Plan
+from harness.progress import make_progress
+from harness.runners.profile import load_profile, make_runner
+from harness.runs import run_folder
+from harness.store import Store
+from harness.worker import JobFile
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line said, as far as workers need it to make the same plan."""
+
+    matrix: Path
+    overrides: Sequence[str]
+    seeds: int | None
+    limit: int | None
+    runner: str
+    jobs: int | None
+
+
+def execute(plan: Plan, store: Store, asked: Asked) -> bool:
+    """Do everything that is pending; True when every job ended well."""
+    folder = run_folder(store, plan.matrix.name)
+    todo = pending(plan, store, previous(folder))
+    for note in plan.notes:
+        print(f"note: {note}", file=sys.stderr)
+    jobs = make_jobs(plan, todo)
+    if not jobs:
+        return True
+    snapshot = folder / "matrix.yaml"  # an edit of the matrix while it runs must not change what runs
+    shutil.copyfile(asked.matrix, snapshot)
+    template = JobFile(
+        task="",
+        cells=(),
+        store=str(store.root),
+        matrix=str(snapshot),
+        overrides=tuple(asked.overrides),
+        mirror=str(plan.where.mirror.resolve()) if plan.where.mirror else None,
+        offline=plan.where.offline,
+        seeds=asked.seeds,
+        limit=asked.limit,
+    )
+    profile = load_profile(asked.runner)
+    runner = make_runner(profile)
+    driver = Driver(plan, store, runner, make_progress(), template, folder, device_slots(asked.jobs or profile.jobs))
+    try:
+        return driver.drive(jobs)
+    finally:
+        runner.close()

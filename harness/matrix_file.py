@@ -1,0 +1,194 @@
+"""What matrix.yaml may say: one pydantic model a block, with every default.
+
+Types, ranges and names of keys are checked here, and nothing that needs two blocks at once (`harness.matrix` does
+that). Whether a method, a model or a suite of a name exists is not known here either.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+
+class Strict(BaseModel):
+    """Base of everything that is read from YAML: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _check_label(label: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", label):
+        raise ValueError("a name may hold letters, digits, `_`, `.`, `+` and `-` only, since files are named after it")
+    return label
+
+
+def _shape(value: Any) -> str:
+    names = {dict: "<a mapping>", list: "<a list>", str: "<text>", int: "<a whole number>", type(None): "<nothing>"}
+    return names.get(type(value), "<something else>")
+
+
+Label = Annotated[str, AfterValidator(_check_label)]
+Shaped = Discriminator(_shape)  # reports only on the form that was written, where a block may have several forms
+IsMapping, IsList, IsText, IsNumber, IsNothing = (
+    Tag(name) for name in ("<a mapping>", "<a list>", "<text>", "<a whole number>", "<nothing>")
+)
+
+
+class Budget(Strict):
+    """What one training may spend; exactly one is given.
+
+    tokens: tokens of the rows put through forward and backward (prompt and completion, padding not counted).
+    steps: optimiser steps.
+    """
+
+    tokens: int | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Budget:
+        if (self.tokens is None) == (self.steps is None):
+            raise ValueError(f"give `tokens` or `steps`, {'not both' if self.tokens else 'one of them'}")
+        return self
+
+
+class TrainSettings(Strict):
+    """How a cell is trained, whatever its method. The defaults suit a small model.
+
+    batch_size: rows an optimiser step.  micro_batch: rows a forward pass at most (placement: cannot change the answer).
+    warmup: share of the steps.  max_length: tokens a row at most; a longer one is an error.
+    precision: "bf16" is autocast over fp32 weights and fp32 optimiser state.
+    """
+
+    budget: Budget = Budget(tokens=15_000)
+    batch_size: int = Field(default=8, gt=0)
+    micro_batch: int = Field(default=8, gt=0)
+    lr: float = Field(default=5e-5, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float | None = Field(default=1.0, gt=0)
+    max_length: int = Field(default=1024, gt=0)
+    precision: Literal["fp32", "bf16"] = "bf16"
+    checkpoint_seconds: float = Field(default=120.0, gt=0)
+
+
+class TrainBlock(TrainSettings):
+    """The matrix's `train:`, shared by all methods. data: a label under `data:`."""
+
+    data: str | None = None
+
+
+class EngineSettings(Strict):
+    """The matrix's `engine:`. max_model_len: tokens of prompt and answer.  memory: GiB of KV cache on a CPU."""
+
+    name: str = "vllm"
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    max_model_len: int = Field(default=2048, gt=0)
+    memory: float = Field(default=1.0, gt=0)
+
+
+class ModelEntry(Strict):
+    """A model to start from. source: hub id, local folder, GGUF file or `package:`.  name: how tables call it."""
+
+    source: str = Field(min_length=1)
+    name: str | None = None
+
+
+class DataEntry(Strict):
+    """A training set.
+
+    source: `hub:`, `file:`, `mirror:`, `package:` or `make:`.  rows: at most this many.  seed: of made data and of the
+    choice of rows.  format: how a row becomes a conversation.  prompt, answer: templates with `{column}` in them.
+    params: of a `make:` source.
+    """
+
+    source: str = Field(min_length=1)
+    rows: int | None = Field(default=None, gt=0)
+    split: str | None = None
+    seed: int = Field(default=0, ge=0)
+    format: str = "auto"
+    prompt: str | None = None
+    answer: str | None = None
+    params: dict[str, Any] = {}
+
+
+Member = Annotated[Annotated[str, IsText] | Annotated[dict[str, dict[str, Any] | None], IsMapping], Shaped]
+Stack = Annotated[list[Member], Field(min_length=1)]
+Axis = Annotated[list[Any], Field(min_length=1)]
+
+
+class MethodForm(Strict):
+    """One entry of `methods:`.
+
+    stack: method names, with parameters as `{name: {...}}`; without it, the label's parts between `+`.
+    train: what differs from the matrix's `train:`.  data: likewise.  trainer: the adapter that runs it.
+    grid: {"train.lr": [...], "lora.r": [...]}, expanded to every combination.
+    """
+
+    stack: Stack | None = None
+    train: TrainSettings | None = None
+    data: str | None = None
+    trainer: str = "native"
+    grid: dict[str, Axis] = {}
+
+
+MethodEntryForm = Annotated[
+    Annotated[MethodForm, IsMapping] | Annotated[Stack, IsList] | Annotated[None, IsNothing],
+    Shaped,
+]
+LabelledMethods = dict[Label, MethodEntryForm]
+MethodItem = Annotated[
+    Annotated[Label, IsText] | Annotated[Stack, IsList] | Annotated[LabelledMethods, IsMapping],
+    Shaped,
+]
+
+
+class SuiteForm(Strict):
+    """One entry of `suites:`. limit: items a task at most.  tasks: some of the suite's tasks only."""
+
+    limit: int | None = Field(default=None, gt=0)
+    tasks: list[str] | None = Field(default=None, min_length=1)
+
+
+SuiteEntryForm = Annotated[Annotated[SuiteForm, IsMapping] | Annotated[None, IsNothing], Shaped]
+
+
+class Exclude(Strict):
+    """Cells to leave out: names or shell patterns; without one of the two, every model or every method."""
+
+    model: str = "*"
+    method: str = "*"
+
+
+class MatrixFile(Strict):
+    """The whole of matrix.yaml."""
+
+    version: Literal[1] = 1
+    name: Label | None = None
+    models: dict[Label, Annotated[Annotated[str, IsText] | Annotated[ModelEntry, IsMapping], Shaped]] = Field(
+        min_length=1
+    )
+    data: dict[Label, Annotated[Annotated[str, IsText] | Annotated[DataEntry, IsMapping], Shaped]] = {}
+    train: TrainBlock = TrainBlock()
+    methods: Annotated[
+        Annotated[LabelledMethods, Field(min_length=1), IsMapping]
+        | Annotated[list[MethodItem], Field(min_length=1), IsList],
+        Shaped,
+    ]
+    seeds: Annotated[
+        Annotated[int, Field(gt=0), IsNumber]
+        | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), IsList],
+        Shaped,
+    ] = 1
+    suites: Annotated[
+        Annotated[dict[str, SuiteEntryForm], Field(min_length=1), IsMapping]
+        | Annotated[list[str], Field(min_length=1), IsList],
+        Shaped,
+    ]
+    engine: EngineSettings = EngineSettings()
+    baseline: str | None = None
+    keep: Literal["all", "adapters", "none"] = "adapters"
+    exclude: list[Exclude] = []

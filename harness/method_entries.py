@@ -1,0 +1,157 @@
+"""The `methods:` of a matrix spelled out: every form it may be written in, and every point of every grid.
+
+Checks what can be known without loading a method: stacks well written, data named, grids that fit their stack. Whether
+methods of these names exist is for the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.cells import Members
+from harness.errors import HarnessError, nearest
+from harness.grid import Report, merged, points
+from harness.matrix_file import MatrixFile, MethodForm, TrainSettings
+from harness.schema_errors import place_of
+
+UNTRAINED = "base"  # the method that leaves a model as it is: alone in a stack, it has neither data nor seed
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A method as cells use it. data: a label under `data:`, "" for an untouched model."""
+
+    label: str
+    stack: Members
+    train: TrainSettings
+    data: str
+    trainer: str
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train: the stack is not `base` alone."""
+        return [name for name, _ in self.stack] != [UNTRAINED]
+
+
+@dataclass
+class Methods:
+    """entries: by label, in order.  aliases: `methods.LABEL` -> its dotted path in the file."""
+
+    entries: dict[str, MethodEntry] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    problems: list[HarnessError] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """One entry as the file has it. path, stack_path: where it and the list of its stack stand, dotted."""
+
+    label: str
+    form: MethodForm
+    path: str
+    stack_path: str
+
+
+def spell_out(file: MatrixFile, places: Mapping[str, str], *, partial: bool = False) -> Methods:
+    """All methods of a matrix file. partial: the file had mistakes, so what seems to be missing may be there."""
+    speller = _Speller(file, places, partial)
+    found, first = speller.found, dict[str, str]()
+    for written in _written(file):
+        if written.label in first:
+            why = f"it stands at {first[written.label]} already"
+            speller.problem(written.path, f"method `{written.label}` is given twice", why=why)
+        else:
+            first[written.label] = place_of(written.path, places)
+            speller.add(written)
+    return found
+
+
+def unknown_data(label: str, file: MatrixFile, where: str) -> HarnessError:
+    """The problem of a label that is not under `data:`."""
+    todo = nearest(label, file.data) if file.data else "add a block `data:` with that label"
+    return HarnessError(f"there is no data `{label}`", where=where, todo=todo)
+
+
+def _written(file: MatrixFile) -> Iterator[_Written]:
+    if isinstance(file.methods, dict):
+        yield from _labelled(file.methods, "methods")
+        return
+    for number, item in enumerate(file.methods):
+        path = f"methods.{number}"
+        if isinstance(item, str):
+            yield _Written(item, MethodForm(), path, path)
+        elif isinstance(item, list):
+            label = "+".join(name for member in item for name in ([member] if isinstance(member, str) else member))
+            yield _Written(label, MethodForm(stack=item), path, path)
+        else:
+            yield from _labelled(item, path)
+
+
+def _labelled(entries: Mapping[str, Any], path: str) -> Iterator[_Written]:
+    for label, form in entries.items():
+        here = f"{path}.{label}"
+        if isinstance(form, list):
+            yield _Written(label, MethodForm(stack=form), here, here)
+        else:
+            yield _Written(label, form or MethodForm(), here, f"{here}.stack")
+
+
+class _Speller:
+    """Turns what is written into entries, and collects what is wrong on the way."""
+
+    def __init__(self, file: MatrixFile, places: Mapping[str, str], partial: bool) -> None:
+        self.file, self.places, self.partial = file, places, partial
+        self.shared = TrainSettings(**{name: getattr(file.train, name) for name in TrainSettings.model_fields})
+        self.found = Methods()
+
+    def problem(self, path: str, what: str, **more: str) -> None:
+        self.found.problems.append(HarnessError(what, where=place_of(path, self.places), **more))
+
+    def report(self, path: str) -> Report:
+        return lambda below, what, todo: self.problem(f"{path}.{below}", what, todo=todo)
+
+    def add(self, written: _Written) -> None:
+        label, form = written.label, written.form
+        stack = self.stack(written)
+        own = merged(self.shared, form.train)
+        entry = MethodEntry(label, stack, own, "", form.trainer)
+        data = self.data(written) if entry.trains else self.untouched(written)
+        # A stack may be missing because it was a mistake; the grid would then be held against the wrong one.
+        grid = {} if self.partial and form.stack is None else form.grid
+        for name, members, train in points(label, grid, stack, own, self.report(f"{written.path}.grid")):
+            self.found.entries[name] = MethodEntry(name, members, train, data, form.trainer)
+            self.found.aliases |= {f"methods.{name}": written.path, f"methods.{name}.stack": written.stack_path}
+
+    def stack(self, written: _Written) -> Members:
+        members: dict[str, dict[str, Any]] = {}
+        for number, member in enumerate(written.form.stack or written.label.split("+")):
+            path = f"{written.stack_path}.{number}"
+            named = {member: None} if isinstance(member, str) else member
+            if len(named) != 1:
+                what = f"a member of the stack of `{written.label}` names {len(named)} methods, not one"
+                self.problem(path, what, todo="write each as an item of its own: `- name: {parameters}`")
+            for name, params in named.items():
+                if name in members:
+                    self.problem(path, f"`{name}` stands twice in the stack of `{written.label}`")
+                members[name] = params or {}
+        return tuple(members.items())
+
+    def data(self, written: _Written) -> str:
+        """The label of the training data. An unknown `train.data` is reported once, by the matrix."""
+        own = written.form.data
+        if own is not None and own not in self.file.data:
+            self.found.problems.append(unknown_data(own, self.file, place_of(f"{written.path}.data", self.places)))
+        data = own or self.file.train.data or ""
+        if not data and not self.partial:
+            todo = "give every method data with `train: {data: LABEL}`, or this one with `data: LABEL`"
+            self.problem(written.path, f"there is no data to train `{written.label}` on", todo=todo)
+        return data
+
+    def untouched(self, written: _Written) -> str:
+        for name in ("train", "data", "grid"):
+            if name in written.form.model_fields_set:
+                what = f"`{written.label}` is the untouched model, so its `{name}` would do nothing"
+                self.problem(f"{written.path}.{name}", what, todo="remove it, or stack a method that trains")
+        return ""

@@ -1,0 +1,88 @@
+"""The methods by name: ours and those of other packages, found the same way.
+
+A package offers a method through the entry point group `harness.methods`. Only the file of a named method is
+imported. This file knows nothing of what methods do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness.errors import HarnessError, Problems, nearest
+from harness.methods.base import Method, check_stack
+
+GROUP = "harness.methods"
+OURS = {  # also in pyproject.toml; repeated here so that a checkout works before it is installed anew
+    "base": "harness.methods.base_model:BaseModel",
+    "sft": "harness.methods.sft:SFT",
+    "lora": "harness.methods.lora:LoRA",
+    "dft": "harness.methods.dft:DFT",
+}
+
+
+def _table() -> dict[str, EntryPoint]:
+    table = {name: EntryPoint(name=name, value=value, group=GROUP) for name, value in OURS.items()}
+    for point in entry_points(group=GROUP):
+        have = table.setdefault(point.name, point)
+        if have.value != point.value:
+            raise HarnessError(
+                f"two packages offer a method named `{point.name}`: {have.value} and {point.value}",
+                todo="uninstall one of them, or rename its entry point",
+            )
+    return table
+
+
+def names() -> list[str]:
+    """The names of all methods, sorted. Imports none of them."""
+    return sorted(_table())
+
+
+def load(name: str) -> type[Method]:
+    """The class of a method; imports its file and no other. HarnessError if there is none or it cannot be imported."""
+    table = _table()
+    if name not in table:
+        raise HarnessError(f"unknown method `{name}`", todo=nearest(name, table))
+    point = table[name]
+    try:
+        found = point.load()
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise HarnessError(f"method `{name}` cannot be imported from {point.value}", why=str(error)) from error
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise HarnessError(f"method `{name}`: {point.value} is not a subclass of harness.methods.base.Method")
+    if found.name != name:
+        raise HarnessError(
+            f"method `{name}`: {point.value} calls itself `{found.name}`", todo="give both the same name"
+        )
+    return found
+
+
+def make(name: str, params: Mapping[str, Any]) -> Method:
+    """One method with its parameters checked and its defaults filled in (`.params`). HarnessError or Problems."""
+    kind = load(name)
+    try:
+        return kind(**params)
+    except ValidationError as error:
+        problems = [_explain(name, kind, detail) for detail in error.errors()]
+    raise problems[0] if len(problems) == 1 else Problems(problems)
+
+
+def build(stack: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Method, ...]:
+    """The members of a stack, in order. HarnessError for a wrong name or parameter, Refused if they cannot stand
+    together."""
+    members = tuple(make(name, params) for name, params in stack)
+    check_stack(members)
+    return members
+
+
+def _explain(name: str, kind: type[Method], detail: Any) -> HarnessError:
+    """One of pydantic's findings in our words."""
+    path = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        known = list(kind.Params.model_fields)
+        hint = nearest(path, known) if known else f"`{name}` has no parameters"
+        return HarnessError(f"method `{name}` has no parameter `{path}`", todo=hint)
+    return HarnessError(f"method `{name}`, parameter `{path}`: {detail['msg']}", why=f"it is {detail['input']!r}")

@@ -1,0 +1,184 @@
+"""What of a plan is still to be done, why, and what it may cost.
+
+Reads the store and the plan of the run before; changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from harness.digest import differences
+from harness.plan import Plan, PlannedCell, Step
+from harness.store import Store
+
+ASSUMED = {"train": 300.0, "generate": 500.0}  # tokens a second on two cores, until the store knows better
+STEPPING = ("data", "forward", "backward", "optimizer")  # phases of an optimiser step
+SECONDS = {"data": 2.0, "score": 1.0, "start": 20.0}
+
+
+@dataclass(frozen=True)
+class Todo:
+    """A step that would run, the first cell that needs it, and the reason."""
+
+    step: Step
+    cell: str
+    what: str  # "train", "generate gsm8k", ...
+    reason: str
+
+
+def pending(plan: Plan, store: Store, before: Mapping[str, Mapping[str, str]] | None = None) -> list[Todo]:
+    """The steps that `harness run` would do, in order, each once.
+
+    before: {cell: {what: key}} of the previous run of this matrix, for reasons that name what changed.
+    """
+    done = {kind: store.finished(kind) for kind in ("data", "train", "generate", "score")}
+    finder = _Finder(plan, store, done, before or {})
+    for cell in plan.cells:
+        finder.cell(cell)
+    return list(finder.found.values())
+
+
+class _Finder:
+    def __init__(
+        self, plan: Plan, store: Store, done: Mapping[str, set[str]], before: Mapping[str, Mapping[str, str]]
+    ) -> None:
+        self.plan, self.store, self.done, self.before = plan, store, done, before
+        self.found: dict[str, Todo] = {}
+
+    def cell(self, cell: PlannedCell) -> None:
+        for t in cell.tasks:
+            scored = t.score.key in self.done["score"]
+            if scored or (cell.train and self._diverged(cell.train)):
+                continue
+            if t.generate.key not in self.done["generate"]:
+                self._train(cell)
+                self._add(cell, t.generate, f"generate {t.task.name}")
+            self._add(cell, t.score, f"score {t.task.name}")
+
+    def _train(self, cell: PlannedCell) -> None:
+        for number, step in enumerate(cell.train):
+            reason = ""
+            if step.key in self.done["train"]:
+                record = self.store.find("train", step.key)
+                if record is not None and not record.missing():
+                    continue
+                reason = "its weights were not kept and are needed again"
+            if cell.data and cell.data.key not in self.done["data"]:
+                self._add(cell, cell.data, "data")
+            what = "train" if len(cell.train) == 1 else f"train {cell.stages[number].name}"
+            self._add(cell, step, what, reason)
+
+    def _diverged(self, train: tuple[Step, ...]) -> bool:
+        for step in train:
+            if step.key in self.done["train"]:
+                record = self.store.find("train", step.key)
+                if record is not None and record.status == "diverged":
+                    return True
+        return False
+
+    def _add(self, cell: PlannedCell, step: Step, what: str, reason: str = "") -> None:
+        if step.key not in self.found:
+            self.found[step.key] = Todo(step, cell.name, what, reason or self._reason(cell, step, what))
+
+    def _reason(self, cell: PlannedCell, step: Step, what: str) -> str:
+        past = self.store.history(step.kind, step.key)
+        if past:
+            last = past[-1]
+            return f"{last.outcome}: {last.message}" if last.message else last.outcome
+        old = self.before.get(cell.name, {}).get(what)
+        if old is None or old == step.key:
+            return "new"
+        was = self.store.identity(step.kind, old)
+        if was is None:
+            return "new"
+        changes = [d for d in differences(was, step.identity) if not _upstream(d)]
+        return f"changed: {'; '.join(changes)}" if changes else "upstream changed"
+
+
+def _upstream(change: str) -> bool:
+    return change.split(" ", 1)[0] in ("artifact", "generate", "data", "init", "ref")
+
+
+def keys_by_cell(plan: Plan) -> dict[str, dict[str, str]]:
+    """{cell: {what: key}}: kept with a run, so that the next plan can name what changed."""
+    result: dict[str, dict[str, str]] = {}
+    for cell in plan.cells:
+        keys = {"data": cell.data.key} if cell.data else {}
+        for number, step in enumerate(cell.train):
+            keys["train" if len(cell.train) == 1 else f"train {cell.stages[number].name}"] = step.key
+        for t in cell.tasks:
+            keys[f"generate {t.task.name}"], keys[f"score {t.task.name}"] = t.generate.key, t.score.key
+        result[cell.name] = keys
+    return result
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected seconds by kind of step. `assumed` names the kinds for which nothing has been measured yet."""
+
+    seconds: dict[str, float]
+    assumed: tuple[str, ...]
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
+
+
+def estimate(plan: Plan, todo: list[Todo], store: Store) -> Estimate:
+    """What the steps left may take on this machine, from finished steps of the same kind where there are any."""
+    seconds: dict[str, float] = {}
+    assumed = set()
+    rates = {kind: _rate(store, kind) for kind in ("train", "generate") if any(t.step.kind == kind for t in todo)}
+    cells = {c.name: c for c in plan.cells}
+    for t in todo:
+        kind = t.step.kind
+        if kind in rates:
+            if rates[kind] is None:
+                assumed.add(kind)
+            tokens = _tokens(cells[t.cell], t)
+            seconds[kind] = seconds.get(kind, 0.0) + tokens / (rates[kind] or ASSUMED[kind])
+        else:
+            seconds[kind] = seconds.get(kind, 0.0) + SECONDS[kind]
+    starts = len({t.cell for t in todo if t.step.kind == "train"})
+    starts += len({cells[t.cell].cell.model for t in todo if t.step.kind == "generate"})
+    if starts:
+        seconds["start"] = starts * SECONDS["start"]
+    return Estimate(seconds, tuple(sorted(assumed)))
+
+
+def _tokens(cell: PlannedCell, todo: Todo) -> float:
+    if todo.step.kind == "train":
+        budget = cell.cell.train.budget
+        return float(budget.tokens or (budget.steps or 0) * cell.cell.train.batch_size * 64)
+    task = next(t.task for t in cell.tasks if t.generate.key == todo.step.key)
+    sampling = task.form.sampling
+    return float(task.rows or 1000) * (sampling.max_tokens / 2 if sampling else 64)
+
+
+def _rate(store: Store, kind: str) -> float | None:
+    """Median tokens a second over finished steps of a kind; at most fifty of them are looked at."""
+    rates = []
+    for key in sorted(store.finished(kind))[:50]:
+        record = store.find(kind, key)
+        cost: dict[str, Any] = record.cost if record else {}
+        if kind == "train":
+            took, tokens = sum(cost.get("seconds", {}).get(p, 0.0) for p in STEPPING), cost.get("trained_tokens")
+        else:
+            took, tokens = cost.get("seconds"), cost.get("prompt_tokens", 0) + cost.get("generated_tokens", 0)
+        if took and tokens:
+            rates.append(tokens / took)
+    return median(rates) if rates else None
+
+
+def previous(folder: Path) -> dict[str, dict[str, str]]:
+    """The keys of the run before, or nothing if there was none."""
+    file = folder / "keys.json"
+    if not file.exists():
+        return {}
+    found: dict[str, dict[str, str]] = json.loads(file.read_text())
+    return found

@@ -1,0 +1,283 @@
+"""A matrix becomes cells with steps; what is finished drops out, and every step that is left has a reason.
+
+Planning imports no torch and starts nothing. Every mistake it finds is collected and reported together. The keys it
+computes are the whole identity of the results: placement, names and notes are not in them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.data.models import ModelSource, find_model
+from harness.data.sources import Source, pin
+from harness.digest import digest, key_of
+from harness.engines.base import EngineSpec
+from harness.errors import HarnessError, Problems
+from harness.evaluation.suite import Task, choose_tasks, load_suite
+from harness.matrix import Cell, Matrix
+from harness.methods import build
+from harness.methods.base import Method, Stage, check_stack, overrides, owner
+from harness.training.adapters import make as make_adapter
+
+PLACEMENT = {"micro_batch", "checkpoint_seconds"}  # settings that cannot change a result, so they are in no key
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is cached: `key` is the hash of `identity`; `needs` are the keys of the steps before it."""
+
+    kind: str  # data, train, generate, score
+    key: str
+    identity: dict[str, Any]
+    needs: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class PlannedTask:
+    """One task for one cell: the step that asks and the step that scores."""
+
+    task: Task
+    generate: Step
+    score: Step
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell with everything resolved: its model, its methods and its steps in order."""
+
+    cell: Cell
+    model: ModelSource
+    stack: tuple[Method, ...]
+    stages: tuple[Stage, ...]
+    data: Step | None
+    train: tuple[Step, ...]  # one a stage
+    tasks: tuple[PlannedTask, ...]
+
+    @property
+    def name(self) -> str:
+        return self.cell.name
+
+    def steps(self) -> Iterator[Step]:
+        if self.data:
+            yield self.data
+        yield from self.train
+        for t in self.tasks:
+            yield t.generate
+            yield t.score
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return tuple(sorted(set().union(*(m.flags for m in self.stack))))
+
+
+@dataclass(frozen=True)
+class Where:
+    """What the user's machine offers to planning: a mirror, and whether the hub may be asked."""
+
+    mirror: Path | None = None
+    offline: bool = True
+
+
+@dataclass
+class Plan:
+    """All cells of a matrix with their steps. `notes` say what was chosen on the user's behalf."""
+
+    matrix: Matrix
+    where: Where
+    engine: EngineSpec
+    cells: list[PlannedCell]
+    sources: dict[str, Source]
+    notes: list[str] = field(default_factory=list)
+
+    def steps(self) -> dict[str, Step]:
+        """Every step once, by key, in an order in which each comes after what it needs."""
+        found: dict[str, Step] = {}
+        for cell in self.cells:
+            for step in cell.steps():
+                found.setdefault(step.key, step)
+        return found
+
+
+def make_plan(
+    matrix: Matrix, where: Where, *, only: Sequence[str] = (), seeds: int | None = None, limit: int | None = None
+) -> Plan:
+    """Resolve a matrix. Problems (all of them) for unknown methods, models, suites, missing data, refused stacks."""
+    cells = matrix.cells(only=only, seeds=seeds)
+    resolver = _Resolver(matrix, where, limit)
+    planned = [p for c in cells if (p := resolver.cell(c)) is not None]
+    if resolver.problems:
+        raise Problems(resolver.problems)
+    return Plan(matrix, where, resolver.engine, planned, resolver.sources, resolver.notes)
+
+
+class _Resolver:
+    """Resolves each model, method, data set and suite of a matrix once, and collects what is wrong with them."""
+
+    def __init__(self, matrix: Matrix, where: Where, limit: int | None) -> None:
+        self.matrix, self.where, self.problems = matrix, where, list[HarnessError]()
+        self.notes: list[str] = []
+        self.sources: dict[str, Source] = {}
+        self.engine = EngineSpec(**matrix.engine.model_dump())
+        self.models = {name: self._model(name) for name in matrix.models}
+        self.tasks = [t for entry in matrix.suites for t in self._suite(entry.name, entry, limit)]
+        self.asked = {t.name: {"task": t.asking(), "engine": self.engine.identity()} for t in self.tasks}
+
+    def _try(self, place: str, build_it: Any) -> Any:
+        try:
+            return build_it()
+        except Problems as several:
+            for problem in several.problems:
+                problem.where = problem.where or self.matrix.where(place)
+            self.problems += several.problems
+        except HarnessError as problem:
+            problem.where = problem.where or self.matrix.where(place)
+            self.problems.append(problem)
+        return None
+
+    def _model(self, label: str) -> ModelSource | None:
+        source = self.matrix.models[label].source
+        found: ModelSource | None = self._try(f"models.{label}", lambda: find_model(source, offline=self.where.offline))
+        return found
+
+    def _suite(self, name: str, entry: Any, limit: int | None) -> list[Task]:
+        def resolve() -> list[Task]:
+            tasks, notes = choose_tasks(
+                load_suite(name),
+                limit=limit if limit is not None else entry.limit,
+                only=entry.tasks,
+                mirror=self.where.mirror,
+                offline=self.where.offline,
+            )
+            self.notes += notes
+            return tasks
+
+        return self._try(f"suites.{name}", resolve) or []
+
+    @functools.cache  # noqa: B019 - a resolver lives as long as one planning
+    def _source(self, label: str) -> Source | None:
+        entry = self.matrix.data[label]
+
+        def resolve() -> Source:
+            source = pin(entry, mirror=self.where.mirror, offline=self.where.offline)
+            if not source.at_hand:
+                raise HarnessError(f"the data of `{entry.source}` is not at hand", todo=source.needs)
+            return source
+
+        source: Source | None = self._try(f"data.{label}", resolve)
+        if source:
+            self.sources[label] = source
+        return source
+
+    @functools.cache  # noqa: B019
+    def _method(self, label: str) -> tuple[tuple[Method, ...], tuple[Stage, ...], dict[str, Any]] | None:
+        """The members, the stages and the seedless part of the train identity of one entry of `methods:`."""
+        entry = self.matrix.methods[label]
+
+        def resolve() -> tuple[tuple[Method, ...], tuple[Stage, ...], dict[str, Any]]:
+            stack = build(entry.stack)
+            check_stack(stack)
+            if not any(m.trains for m in stack):
+                return stack, (), {}
+            adapter = make_adapter(entry.trainer)
+            adapter.check(stack)
+            stages = tuple(owner(stack, "stages").stages(None))
+            settings = entry.train.model_dump(mode="json", exclude=PLACEMENT)
+            trainer = [adapter.name, adapter.version]
+            return stack, stages, {"stack": stack_identity(stack), "settings": settings, "trainer": trainer}
+
+        return self._try(f"methods.{label}", resolve)  # type: ignore[no-any-return]
+
+    def cell(self, cell: Cell) -> PlannedCell | None:
+        """The cell with its steps, or None where something it needs is in error."""
+        model, method = self.models[cell.model], self._method(cell.method)
+        source = self._source(cell.data) if cell.data and method and method[1] else None
+        if model is None or method is None or (method[1] and source is None):
+            return None
+        stack, stages, identity = method
+        if any(t.chat for t in self.tasks) or stages:
+            self._need_template(cell.model, model)
+        data = self._data_step(cell, model, stack, source) if source else None
+        train: list[Step] = []
+        for number, stage in enumerate(stages):
+            train.append(self._train_step(cell, model, identity, data, (number, stage), train))
+        upstream = (("train", train[-1].key),) if train else ()
+        artifact = train[-1].key if train else model.digest
+        prompts = stack_identity([m for m in stack if overrides(m, "prompt") or overrides(m, "respond")])
+        answers = stack_identity([m for m in stack if overrides(m, "answer")])
+        tasks = tuple(self._task_steps(t, artifact, upstream, prompts, answers) for t in self.tasks)
+        return PlannedCell(cell, model, stack, stages, data, tuple(train), tasks)
+
+    def _data_step(self, cell: Cell, model: ModelSource, stack: Sequence[Method], source: Source) -> Step:
+        curators = [m for m in stack if overrides(m, "curate")]
+        identity: dict[str, Any] = {"source": source.digest}
+        if curators:
+            identity |= {"curate": stack_identity(curators), "seed": cell.seed, "model": model.digest}
+        return Step("data", key_of("data", identity), identity)
+
+    def _train_step(
+        self,
+        cell: Cell,
+        model: ModelSource,
+        identity: dict[str, Any],
+        data: Step | None,
+        stage: tuple[int, Stage],
+        before: Sequence[Step],
+    ) -> Step:
+        whole = {
+            **identity,
+            "model": model.digest,
+            "data": data.key if data else None,
+            "seed": cell.seed,
+            "stage": [stage[0], stage[1].name],
+            "after": [step.key for step in before],
+        }
+        needs = ((("data", data.key),) if data else ()) + tuple(("train", step.key) for step in before)
+        return Step("train", key_of("train", whole), whole, needs)
+
+    def _task_steps(
+        self, task: Task, artifact: str, upstream: tuple[tuple[str, str], ...], prompts: list[Any], answers: list[Any]
+    ) -> PlannedTask:
+        asking: dict[str, Any] = {"artifact": artifact, "asked": self._digest(task.name)}
+        if prompts:
+            asking["prompts"] = prompts
+        generate = Step("generate", key_of("generate", asking), asking, upstream)
+        scoring: dict[str, Any] = {"generate": generate.key, "scoring": task.scoring()}
+        if answers:
+            scoring["answers"] = answers
+        return PlannedTask(
+            task, generate, Step("score", key_of("score", scoring), scoring, (("generate", generate.key),))
+        )
+
+    @functools.cache  # noqa: B019
+    def _digest(self, task: str) -> str:
+        return digest(self.asked[task])
+
+    def _need_template(self, label: str, model: ModelSource) -> None:
+        if model.chat_template or label in self._bare:
+            return
+        self._bare.add(label)
+        self.problems.append(
+            HarnessError(
+                f"model `{label}` has no chat template, and this matrix trains on or asks conversations",
+                where=self.matrix.where(f"models.{label}"),
+                todo="use an instruction-tuned model, or add a chat_template.jinja to the model's folder",
+            )
+        )
+
+    @functools.cached_property
+    def _bare(self) -> set[str]:
+        return set()
+
+
+def stack_identity(stack: Sequence[Method]) -> list[list[Any]]:
+    """What of a stack is in a key: name, version and all parameters of every member."""
+    return [[m.name, m.version, m.params.model_dump(mode="json")] for m in stack]
+
+
+def protocol_of(plan: Plan, task: Task) -> str:
+    """The digest that names a column of a table: everything about how a number was measured but the model."""
+    return digest({"task": task.asking(), "scoring": task.scoring(), "engine": plan.engine.identity()})[:16]

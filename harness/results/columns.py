@@ -1,0 +1,99 @@
+"""Which columns a table has: one for each task and protocol, and one for the headline of each suite.
+
+A column never mixes protocols. Values are not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from harness.digest import differences, digest
+from harness.errors import HarnessError
+from harness.results.frame import TaskView
+
+
+@dataclass(frozen=True)
+class Column:
+    """One task under one protocol, or the mean of a suite's headline tasks (then `of_tasks` names their columns).
+
+    label is unique in the table.  headline: this column is the suite's headline.  items: scored items of each cell;
+    whole: how many the test set has.  percent: shown times 100.
+    """
+
+    label: str
+    suite: str
+    task: str
+    metric: str
+    protocol: str
+    headline: bool
+    of_tasks: tuple[str, ...] = ()
+    items: int | None = None
+    whole: int | None = None
+    chance: float | None = None
+    percent: bool = True
+    notes: tuple[str, ...] = ()
+
+
+def make_columns(tasks: Sequence[TaskView], strict: bool) -> list[Column]:
+    """Suite by suite in the order of the plan: the mean of its headline tasks, if several, then its tasks."""
+    suites: dict[str, dict[tuple[str, str], dict[str, TaskView]]] = {}
+    for t in tasks:
+        suites.setdefault(t.suite, {}).setdefault((t.task, t.primary), {}).setdefault(t.protocol, t)
+    heads = {s: [k for k, v in tests.items() if next(iter(v.values())).headline] for s, tests in suites.items()}
+    own = [
+        column
+        for suite, tests in suites.items()
+        for key, variants in tests.items()
+        for column in _task_columns(variants, heads[suite] == [key], strict)
+    ]
+    labels = [c.label for c in own]
+    own = [replace(c, label=f"{c.suite} {c.label} {c.metric}") if labels.count(c.label) > 1 else c for c in own]
+    columns: list[Column] = []
+    for suite in suites:
+        mine = [c for c in own if c.suite == suite]
+        columns += _mean_columns(suite, [[c for c in mine if (c.task, c.metric) == key] for key in heads[suite]]) + mine
+    return columns
+
+
+def _task_columns(variants: dict[str, TaskView], headline: bool, strict: bool) -> list[Column]:
+    """A column for each protocol under which some cell was measured on one task."""
+    first = next(iter(variants.values()))
+    columns = []
+    for protocol, t in variants.items():
+        label, notes = t.task, list(t.notes)
+        if t.items is not None and t.of is not None and t.items < t.of:
+            notes.append(f"a subset: {t.items} of {t.of} items")
+        if len(variants) > 1:
+            label = f"{t.task}@{protocol[:6]}"
+            changed = "; ".join(list(differences(dict(first.measured), dict(t.measured)))[:3])
+            if strict and t is not first:
+                raise HarnessError(
+                    f"`{t.task}` was measured under {len(variants)} protocols",
+                    why=changed,
+                    todo="run the cells again under one protocol, or leave --strict out to get a column for each",
+                )
+            if t is not first:
+                notes.append(f"not the protocol of {first.task}@{first.protocol[:6]}: {changed or 'digests differ'}")
+        at = (label, t.suite, t.task, t.primary, protocol, headline)
+        columns.append(Column(*at, items=t.items, whole=t.of, chance=t.chance, notes=tuple(notes)))
+    return columns
+
+
+def _mean_columns(suite: str, heads: Sequence[Sequence[Column]]) -> list[Column]:
+    """heads: for each headline task its columns. The n-th mean is over the n-th protocol of each task.
+
+    A cell that has not been measured under all of these has no mean, rather than one that mixes protocols.
+    """
+    if len(heads) < 2:
+        return []
+    variants = max(map(len, heads))
+    columns = []
+    for number in range(variants):
+        members = [same[min(number, len(same) - 1)] for same in heads]
+        protocol = digest([c.protocol for c in members])[:16]
+        label = f"{suite} mean" + (f"@{protocol[:6]}" if variants > 1 else "")
+        items = [c.items for c in members if c.items is not None]
+        at = (label, suite, "", "mean", protocol, True, tuple(c.label for c in members))
+        columns.append(Column(*at, items=sum(items) if len(items) == len(members) else None))
+    return columns

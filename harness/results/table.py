@@ -1,0 +1,270 @@
+"""A frame becomes a table: columns of one protocol each, rows of methods and cells, differences to a baseline.
+
+A pure function of its frame: no clock, no randomness, no files. Every footnote is a plain sentence on what it marks;
+equal sentences share a number when rendered. Rendering is in `render` (Markdown, terminal) and `export` (CSV, JSON).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.results import stats
+from harness.results.columns import Column, make_columns
+from harness.results.frame import CellResult, Cost, Frame, Result, State
+from harness.results.stats import Estimate
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Level = Literal["method", "cell"]
+TRUNCATED = 0.02  # share of cut answers above which a number is marked
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a row and a column meet. difference: to the baseline of the same model, None on the baseline's own row."""
+
+    state: State
+    reason: str = ""
+    estimate: Estimate | None = None
+    difference: Estimate | None = None
+    truncated: float | None = None
+    others: tuple[tuple[str, float], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """level "method": the mean over the seeds of one method on one model; "cell": one of several seeds.
+
+    A method with one cell is one row, of level "method", which names that cell. entries follow the table's columns.
+    """
+
+    level: Level
+    model: str
+    method: str
+    cells: tuple[str, ...]
+    seeds: tuple[int, ...]
+    state: State
+    reason: str
+    flags: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    cost: Cost
+    notes: tuple[str, ...] = ()
+    trained: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """baseline: the method the differences refer to, None if there is none. notes: what holds for the whole table."""
+
+    baseline: str | None
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+    def markdown(self, *, width: int = 120) -> str:
+        """For people; blocks of at most `width` characters."""
+        from harness.results import render
+
+        return render.markdown(self, width=width)
+
+    def terminal(self, *, width: int = 120) -> RenderableType:
+        """For a rich console that is `width` columns wide."""
+        from harness.results import render
+
+        return render.terminal(self, width=width)
+
+    def csv(self) -> str:
+        """Wide: one line a row."""
+        from harness.results import export
+
+        return export.to_wide_csv(self)
+
+    def csv_long(self) -> str:
+        """Long: one line for every row, column and metric."""
+        from harness.results import export
+
+        return export.to_long_csv(self)
+
+    def json(self) -> str:
+        """Everything, under a versioned schema."""
+        from harness.results import export
+
+        return export.to_json(self)
+
+
+def make_table(
+    frame: Frame, *, baseline: str | None = "base", notes: Sequence[str] = (), strict: bool = False
+) -> Table:
+    """Make the table. notes: further sentences under it.
+
+    HarnessError if strict and some task was measured under more than one protocol.
+    """
+    columns = make_columns([r.task for c in frame.cells for r in c.results], strict)
+    groups: dict[tuple[str, str], list[CellResult]] = {}
+    for cell in frame.cells:
+        groups.setdefault((cell.view.model, cell.view.method), []).append(cell)
+    present = baseline if any(method == baseline for _, method in groups) else None
+    rows: list[Row] = []
+    for (model, method), cells in groups.items():
+        against = groups.get((model, baseline or ""), []) if method != baseline else []
+        rows.append(_row("method", cells, against, columns))
+        if len(cells) > 1:
+            rows += [_row("cell", [cell], against, columns) for cell in cells]
+    columns = _with_units(columns, rows)
+    rows = _mark_truncated(rows, columns)
+    return Table(present, tuple(columns), tuple(rows), (*_table_notes(rows, present, baseline), *notes))
+
+
+def _row(level: Level, cells: Sequence[CellResult], against: Sequence[CellResult], columns: Sequence[Column]) -> Row:
+    first = cells[0].view
+    by_label: dict[str, Entry] = {}
+    for column in columns:
+        if not column.of_tasks:
+            by_label[column.label] = _entry(_results(cells, column), _results(against, column))
+    for column in columns:
+        if column.of_tasks:
+            by_label[column.label] = _mean_entry([by_label[label] for label in column.of_tasks])
+    state, reason = _worst([(c.state, c.reason) for c in cells])
+    notes = [note for c in cells for note in c.view.notes]
+    if first.flags:
+        notes.append(", ".join(first.flags))
+    return Row(
+        level,
+        first.model,
+        first.method,
+        tuple(c.view.name for c in cells),
+        tuple(c.view.seed for c in cells if c.view.seed is not None),
+        state,
+        reason,
+        first.flags,
+        tuple(by_label[c.label] for c in columns),
+        _mean_cost([c.cost for c in cells]),
+        tuple(dict.fromkeys(notes)),
+        trained=any(c.view.train for c in cells),
+    )
+
+
+def _results(cells: Sequence[CellResult], column: Column) -> list[Result | None]:
+    """One a cell; None where a cell was not asked under the column's protocol."""
+    wanted = (column.suite, column.task, column.metric, column.protocol)
+    return [
+        next((r for r in c.results if (r.task.suite, r.task.task, r.task.primary, r.task.protocol) == wanted), None)
+        for c in cells
+    ]
+
+
+def _entry(results: Sequence[Result | None], against: Sequence[Result | None]) -> Entry:
+    found = [r for r in results if r is not None and r.state == "ok"]
+    state, reason = _worst([(r.state, r.reason) if r else ("missing", "not in this protocol") for r in results])
+    if not found:
+        return Entry(state, reason, notes=(reason,))
+    estimate = stats.mean(found)
+    base = [r for r in against if r is not None and r.state == "ok"]
+    notes = [estimate.reason] if estimate.reason else []
+    if len(found) < len(results):
+        notes.append(f"mean of {len(found)} of {len(results)} seeds; the others: {reason}")
+    expected = found[0].task.items
+    if expected is not None and estimate.n != expected:
+        notes.append(f"{estimate.n} of {expected} items scored")
+    shares = [r.truncated for r in found if r.truncated is not None]
+    return Entry(
+        "ok" if estimate.value is not None else "failed",
+        reason if len(found) < len(results) else estimate.reason if estimate.value is None else "",
+        estimate if estimate.value is not None else None,
+        stats.difference(found, base) if base else None,
+        sum(shares) / len(shares) if shares else None,
+        tuple(sorted(found[0].others.items())) if len(results) == 1 else (),
+        tuple(notes),
+    )
+
+
+def _mean_entry(members: Sequence[Entry]) -> Entry:
+    if any(m.estimate is None for m in members):
+        state, reason = _worst([(m.state, m.reason) for m in members])
+        return Entry(state, reason, notes=(reason,))
+    estimate = stats.suite_mean([m.estimate for m in members if m.estimate])
+    paired = [m.difference for m in members if m.difference]
+    difference = stats.suite_mean(paired) if len(paired) == len(members) else None
+    return Entry("ok", "", estimate, difference, notes=(estimate.reason,) if estimate.reason else ())
+
+
+def _worst(states: Sequence[tuple[State, str]]) -> tuple[State, str]:
+    """The state that a reader must know of; "partial" where some are merely not done."""
+    order = ("diverged", "failed", "partial", "missing", "ok")
+    return min(states, key=lambda s: order.index(s[0]), default=("missing", "no tasks"))
+
+
+def _mean_cost(costs: Sequence[Cost]) -> Cost:
+    """The mean of each cost over cells; None where any cell does not know it."""
+    if len(costs) == 1:
+        return costs[0]
+    merged: dict[str, Any] = {}
+    for field in fields(Cost):
+        values = [getattr(cost, field.name) for cost in costs]
+        if field.name == "train_phases":
+            names = [name for name in values[0] if all(name in v for v in values)]
+            merged[field.name] = {name: sum(v[name] for v in values) / len(values) for name in names}
+        else:
+            merged[field.name] = None if None in values else sum(values) / len(values)
+    return Cost(**merged)
+
+
+def _with_units(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
+    """Percent only where every value of a column is a share (or lies in -1..1), so that a column has one unit."""
+    found = []
+    for place, column in enumerate(columns):
+        estimates = [e for row in rows if (e := row.entries[place].estimate) is not None]
+        found.append(replace(column, percent=all(e.bounds is not None for e in estimates)))
+    return found
+
+
+def _mark_truncated(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
+    """One footnote that lists all numbers with many cut answers, on each of them."""
+    cut = [
+        (row, place, entry.truncated)
+        for row in rows
+        for place, entry in enumerate(row.entries)
+        if entry.truncated is not None and entry.truncated > TRUNCATED
+    ]
+    listed = ", ".join(f"{row_label(row)} {columns[place].label} {100 * share:.0f} %" for row, place, share in cut)
+    note = f"answers cut by the token limit: {listed}"
+    marked = {(id(row), place) for row, place, _ in cut}
+    return [
+        replace(
+            row,
+            entries=tuple(
+                replace(e, notes=(*e.notes, note)) if (id(row), place) in marked else e
+                for place, e in enumerate(row.entries)
+            ),
+        )
+        for row in rows
+    ]
+
+
+def row_label(row: Row) -> str:
+    """`sft`, `sft (3 seeds)` for a mean, `sft s0` for one seed of several."""
+    if row.level == "cell":
+        return f"{row.method} s{row.seeds[0]}" if row.seeds else row.cells[0]
+    return row.method if len(row.cells) == 1 else f"{row.method} ({len(row.cells)} seeds)"
+
+
+def _table_notes(rows: Sequence[Row], present: str | None, wanted: str | None) -> tuple[str, ...]:
+    notes = ["Brackets hold 95 % intervals. n: items scored. Every column holds one protocol."]
+    estimates = [x for row in rows for e in row.entries for x in (e.estimate, e.difference) if x is not None]
+    if any(row.trained and len(row.cells) == 1 and row.level == "method" for row in rows):
+        notes.append(
+            "One seed a trained row: its intervals cover items only, not what another training seed would change."
+        )
+    if any(e.how.endswith("items x seeds") for e in estimates):
+        notes.append("Several seeds: intervals cover items and training seeds, crossed (Satterthwaite).")
+    if wanted is not None and present is None:
+        notes.append(f"No differences: the baseline {wanted} is not in this table.")
+    elif any(e.difference for row in rows for e in row.entries):
+        notes.append(
+            f"Differences are to {present} of the same model, paired by item, and not corrected for their number."
+        )
+    return tuple(notes)

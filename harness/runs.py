@@ -1,0 +1,163 @@
+"""The readable view of a run: a folder `runs/NAME` in the store with the keys of its cells, its jobs and its tables.
+
+It can be deleted at any time; the next `harness run` or `harness table` makes it again. Results live in the steps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError, nearest
+from harness.pending import keys_by_cell
+from harness.plan import Plan, protocol_of
+from harness.results.frame import CellView, TaskView
+from harness.store import RUNS, Store
+from harness.transfer import export, import_
+
+
+def run_folder(store: Store, name: str) -> Path:
+    """Where the view of the run of a matrix of this name lies."""
+    return store.root / RUNS / name
+
+
+def cell_views(plan: Plan) -> list[CellView]:
+    """The cells of a plan as the tables see them."""
+    shared: dict[str, dict[str, Any]] = {}
+    for cell in plan.cells[:1]:
+        for t in cell.tasks:
+            task = t.task
+            shared[task.name] = {
+                "suite": task.suite,
+                "task": task.name,
+                "primary": task.primary,
+                "headline": task.headline,
+                "protocol": protocol_of(plan, task),
+                "measured": {"task": task.asking(), "scoring": task.scoring(), "engine": plan.engine.identity()},
+                "chance": task.chance,
+                "items": task.rows,
+                "of": task.of,
+                "notes": task.notes,
+            }
+    result = []
+    for cell in plan.cells:
+        tasks = tuple(TaskView(key=t.score.key, generate=t.generate.key, **shared[t.task.name]) for t in cell.tasks)
+        result.append(
+            CellView(
+                name=cell.name,
+                model=cell.model.name,
+                method=cell.cell.method,
+                seed=cell.cell.seed,
+                flags=cell.flags,
+                train=tuple(s.key for s in cell.train),
+                scores=tasks,
+                data=cell.data.key if cell.data else "",
+            )
+        )
+    return result
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as tables, states and exports see it: names and keys, no results."""
+
+    name: str
+    baseline: str | None
+    notes: tuple[str, ...]
+    cells: tuple[CellView, ...]
+
+    def keys(self) -> list[tuple[str, str]]:
+        """Every (kind, key) that the cells name, once."""
+        found: dict[tuple[str, str], None] = {}
+        for cell in self.cells:
+            named = [("data", cell.data), *(("train", key) for key in cell.train)]
+            named += [pair for t in cell.scores for pair in (("generate", t.generate), ("score", t.key))]
+            found.update({pair: None for pair in named if pair[1]})
+        return list(found)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON, the inverse of `from_json`."""
+        return {"schema": "harness-run", "version": 1, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> RunView:
+        """What `as_json` gave."""
+        cells = [
+            CellView(
+                **{
+                    **cell,
+                    "flags": tuple(cell["flags"]),
+                    "train": tuple(cell["train"]),
+                    "notes": tuple(cell["notes"]),
+                    "scores": tuple(TaskView(**{**t, "notes": tuple(t["notes"])}) for t in cell["scores"]),
+                }
+            )
+            for cell in body["cells"]
+        ]
+        return cls(body["name"], body["baseline"], tuple(body["notes"]), tuple(cells))
+
+
+def view_of(plan: Plan) -> RunView:
+    """The view of a plan's cells."""
+    return RunView(plan.matrix.name, plan.matrix.baseline, tuple(plan.notes), tuple(cell_views(plan)))
+
+
+def save_run(store: Store, plan: Plan) -> Path:
+    """Write the view and the keys of a run into its folder."""
+    folder = run_folder(store, plan.matrix.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "keys.json", json.dumps(keys_by_cell(plan)))
+    write(folder / "run.json", json.dumps(view_of(plan).as_json()))
+    return folder
+
+
+def load_run(store: Store, name: str) -> RunView:
+    """The view of a run by name. HarnessError with the names there are."""
+    file = run_folder(store, name) / "run.json"
+    if not file.exists():
+        there = [p.parent.name for p in (store.root / RUNS).glob("*/run.json")]
+        raise HarnessError(
+            f"there is no run `{name}` in this store",
+            where=str(store.root),
+            todo=nearest(name, there) or "name a matrix file, or run one first",
+        )
+    return RunView.from_json(json.loads(file.read_text()))
+
+
+def export_run(store: Store, name: str, file: Path) -> str:
+    """Pack a run's finished steps and its view into a file; a sentence about it."""
+    run = load_run(store, name)
+    done = export(store, run.keys(), file, manifest={"run": run.as_json()})
+    text = f"wrote {file}: {done.steps} steps of run {name}, {done.bytes / 1e6:.1f} MB"
+    if done.left_out:
+        text += f"; left out {done.left_out / 1e6:.0f} MB of weights"
+    if done.unfinished:
+        text += f"; {len(done.unfinished)} steps are not finished and not in it"
+    return text
+
+
+def import_run(store: Store, file: Path) -> str:
+    """Take over an exported file: its steps, then its view, unless a run of that name is there. What came of it."""
+    store.create()
+    came = import_(store, file)
+    run = RunView.from_json(came.manifest["run"])
+    folder = run_folder(store, run.name)
+    text = f"{len(came.new)} steps taken over, {len(came.present)} were there already"
+    text += "".join(f"\nrefused {kind} {key}: {why}" for kind, key, why in came.refused)
+    text += "".join(f"\n{kind} {key} differs from the one in the file and was kept" for kind, key in came.differing)
+    if (folder / "run.json").exists():
+        return f"{text}\nrun {run.name} is in this store already; its view was kept"
+    folder.mkdir(parents=True)
+    write(folder / "run.json", json.dumps(run.as_json()))
+    return f"{text}\nnext: harness table {run.name}"
+
+
+def write(file: Path, text: str) -> None:
+    """Replace a file in one step, so that two runs of one matrix cannot leave half of it."""
+    temp = file.with_name(f".{file.name}.{os.getpid()}")
+    temp.write_text(text, encoding="utf-8")
+    temp.replace(file)

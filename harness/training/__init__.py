@@ -1,0 +1,1 @@
+"""Training: the host of methods, and the adapters that execute them. Imported by workers only (it loads torch)."""

@@ -1,0 +1,63 @@
+"""`native`: our own training loop on torch. This file says what it honours and loads torch only to train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import Refused
+from harness.methods.base import Method, check_stack, overrides, owner, stage_stack
+
+if TYPE_CHECKING:
+    from harness.training.adapters import TrainResult, TrainTask
+
+NEEDS = frozenset({"ref", "pairs", "unlabelled", "whole_batch", "double_backward"})
+PREFIXES = ("hidden:", "attention:")
+
+
+class NativeAdapter:
+    """Every hook of data, model and objective; no rollouts and no services. Evaluation hooks are not a trainer's."""
+
+    name = "native"
+    version = 1
+    hooks = frozenset(
+        {
+            *("curate", "stages", "prompt", "collate"),
+            *("wrap", "unwrap", "train_only", "optimizer", "on_embeddings"),
+            *("pick", "token_weight", "loss", "auxiliary"),
+            *("after_backward", "after_step", "after_stage"),
+        }
+    )
+
+    def check(self, stack: Sequence[Method]) -> None:
+        """Refused for any member, stages' own included, that needs more than `hooks`; and for two owners of a hook."""
+        check_stack(stack)
+        members = list(stack)
+        for stage in owner(stack, "stages").stages(None):
+            check_stack(stage_stack(stack, stage))
+            members += stage.run
+        for member in members:
+            self._check_member(member)
+
+    def _check_member(self, member: Method) -> None:
+        for hook in ("reward", "advantage", "respond"):
+            if overrides(member, hook) and hook not in self.hooks:
+                raise Refused(f"`{member.name}` uses the hook `{hook}`, which the native trainer does not run")
+        for attribute in ("rollouts", "load", "every"):
+            if getattr(member, attribute):
+                raise Refused(f"`{member.name}` sets `{attribute}`, which the native trainer does not do")
+        for need in sorted(member.needs):
+            if need not in NEEDS and not need.startswith(PREFIXES):
+                raise Refused(f"`{member.name}` needs `{need}`, which the native trainer does not offer")
+
+    def train(
+        self, task: TrainTask, work: Path, earlier: Sequence[Path], report: Callable[[float, float, str], None]
+    ) -> TrainResult:
+        """Run one stage of a stack; see `harness/training/stage.py`."""
+        from harness.methods import build
+        from harness.training.stage import run_stage
+
+        stack = build(task.stack)
+        self.check(stack)
+        return run_stage(task, stack, work, earlier, report)

@@ -1,0 +1,286 @@
+"""What every engine must do, asked of every engine; and what the reference engine must do besides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.engines import make, names
+from harness.engines.base import Artifact, Engine, EngineSpec, Request, Response
+from harness.engines.fake import FakeEngine
+from harness.engines.prompts import Prompts
+from harness.errors import HarnessError, StepFailed
+from tests.engine_process import EngineProcess
+from tests.tiny import make_tiny_model
+
+SPEC = EngineSpec(dtype="float32", max_model_len=200, memory=0.25)
+CHAT = Request(messages=({"role": "user", "content": "hello there"},), max_tokens=12)
+
+
+def make_artifacts(folder: Path) -> dict[str, Artifact]:
+    """A base, two sets of full weights, and an adapter of the base that does something."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = make_tiny_model(folder / "base", width=128)
+    found = {"base": Artifact(base, "base")}
+    for seed in (1, 2):
+        path = folder / f"full{seed}"
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_pretrained(base)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(torch.randn_like(weight), alpha=0.02)
+        model.save_pretrained(path)
+        (path / "artifact.json").write_text(json.dumps({"kind": "full"}))
+        found[path.name] = Artifact(base, path.name, "full", path, path.name)
+    config = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder / "adapter")
+    found["adapter"] = Artifact(base, "adapter", "adapter", folder / "adapter", "adapter")
+    return found
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    return make_artifacts(tmp_path_factory.mktemp("artifacts"))
+
+
+@pytest.fixture(scope="module", params=["fake", "hf", pytest.param("vllm", marks=pytest.mark.real)])
+def engine(request: pytest.FixtureRequest, artifacts: dict[str, Artifact]) -> Iterator[Engine]:
+    """An open engine of each kind, with the base active."""
+    made: Engine = EngineProcess("vllm") if request.param == "vllm" else make(request.param)
+    made.open(artifacts["base"].base, SPEC)
+    made.activate(artifacts["base"])
+    yield made
+    made.close()
+
+
+def answers(engine: Engine, requests: list[Request]) -> dict[str, Response]:
+    given = {response.key: response for response in engine.generate(requests)}
+    assert given.keys() == {request.key for request in requests}
+    return given
+
+
+def one(engine: Engine, request: Request) -> Response:
+    return answers(engine, [request])[request.key]
+
+
+def test_every_engine_is_known_by_name() -> None:
+    assert {"vllm", "hf", "fake"} <= set(names())
+    assert isinstance(make("fake"), FakeEngine)
+
+
+def test_a_mistyped_engine_gets_the_nearest_name() -> None:
+    with pytest.raises(HarnessError, match="vllm"):
+        make("vlm")
+
+
+def test_the_same_request_twice_gives_the_same_answer(engine: Engine) -> None:
+    assert one(engine, CHAT) == one(engine, CHAT)
+
+
+def test_sampling_depends_on_the_seed_and_on_nothing_else(engine: Engine) -> None:
+    drawn = [CHAT.but(temperature=1.0, top_p=0.9, seed=seed) for seed in range(6)]
+    together = answers(engine, drawn)
+    backwards = answers(engine, drawn[::-1])
+    alone = {request.key: one(engine, request) for request in drawn}
+    assert together == backwards == alone
+    assert len({response.text for response in together.values()}) > 3
+
+
+def test_an_answer_stops_before_a_stop_string(engine: Engine) -> None:
+    free = one(engine, CHAT)
+    stop = free.text[3:5]
+    cut = one(engine, CHAT.but(stop=("never said", stop)))
+    assert cut.text == free.text[: free.text.index(stop)]
+    assert cut.finish == "stop"
+
+
+def test_an_answer_that_reaches_its_limit_says_so(engine: Engine) -> None:
+    response = one(engine, CHAT.but(max_tokens=3))
+    assert response.finish == "length"
+    assert response.generated_tokens == 3
+    assert response.prompt_tokens == engine.prompt_tokens(CHAT)
+
+
+def test_an_answer_is_cut_where_the_context_ends(engine: Engine) -> None:
+    request = Request(text="a " * 95, max_tokens=500)
+    response = one(engine, request)
+    assert response.prompt_tokens + response.generated_tokens <= SPEC.max_model_len
+    assert response.finish in ("length", "stop")
+
+
+@pytest.mark.parametrize("kind", ["generate", "choose"])
+def test_a_prompt_that_does_not_fit_is_refused_before_any_answer(engine: Engine, kind: Any) -> None:
+    short, long = (Request(kind, text=text, choices=("a", "b")) for text in ("short", "word " * 300))
+    ask = engine.generate if kind == "generate" else engine.loglikelihood
+    with pytest.raises(HarnessError, match="200") as caught:
+        next(iter(ask([short, long])))
+    assert "max_model_len" in caught.value.todo
+
+
+def test_every_choice_gets_a_log_probability(engine: Engine) -> None:
+    request = Request("choose", text="yes or no?", choices=(" y", " no", " perhaps"))
+    [response] = engine.loglikelihood([request])
+    assert response.key == request.key
+    assert len(response.logprobs) == len(response.greedy) == 3
+    assert all(value < 0 for value in response.logprobs)
+
+
+def test_activation_changes_the_answers_and_changes_them_back(engine: Engine, artifacts: dict[str, Artifact]) -> None:
+    requests = [CHAT, CHAT.but(prefix="So"), Request(text="once upon", max_tokens=12)]
+    first = answers(engine, requests)
+    seen = [first]
+    for name in ("full1", "adapter", "full2"):
+        record = engine.activate(artifacts[name])
+        assert record.digest == artifacts[name].digest
+        now = answers(engine, requests)
+        assert now not in seen
+        seen.append(now)
+    engine.activate(artifacts["full1"])
+    assert answers(engine, requests) == seen[1]
+    engine.activate(artifacts["base"])
+    assert answers(engine, requests) == first
+
+
+def test_the_counts_of_a_response_survive_its_json(engine: Engine) -> None:
+    response = one(engine, CHAT)
+    assert Response.from_json(json.loads(json.dumps(response.as_json()))) == response
+
+
+def test_log_probabilities_are_those_of_a_plain_forward_pass(engine: Engine, artifacts: dict[str, Artifact]) -> None:
+    if engine.name == "fake":
+        pytest.skip("a fake has no model")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = artifacts["base"].base
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
+    requests = [
+        Request("choose", text="the answer is ", choices=("a", "bc", "long one")),
+        Request("choose", text="one letter:", choices=("x", "y")),
+        CHAT.but(kind="choose", prefix="It is", choices=(" so", " not")),
+    ]
+    given = {response.key: response for response in engine.loglikelihood(requests)}
+    for request in requests:
+        prompt = request.text + request.prefix
+        if request.messages:
+            turns = list(request.messages)
+            prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) + request.prefix
+        for choice, value in zip(request.choices, given[request.key].logprobs, strict=True):
+            # a choice takes the prompt's trailing spaces along, as in lm-eval
+            kept = len(tokenizer(prompt.rstrip())["input_ids"])
+            ids = torch.tensor([tokenizer(prompt + choice)["input_ids"]])
+            with torch.no_grad():
+                table = model(ids).logits[0, :-1].log_softmax(-1)
+            expected = table[kept - 1 :].gather(1, ids[0, kept:, None]).sum().item()
+            assert value == pytest.approx(expected, abs=1e-3)
+
+
+def test_greedy_says_what_greedy_decoding_would_have_said(engine: Engine) -> None:
+    if engine.name == "fake":
+        pytest.skip("a fake has no model")
+    prompt = Request(text="the first letter is", max_tokens=1)
+    said = one(engine, prompt).text
+    rival = next(letter for letter in "abcdefgh" if letter != said)
+    for choices in ((said, rival), (said, rival + rival)):  # one step, and in full
+        [response] = engine.loglikelihood([Request("choose", text=prompt.text, choices=choices)])
+        assert response.greedy == (True, False)
+
+
+def test_a_merged_adapter_answers_as_the_unmerged_one(artifacts: dict[str, Artifact]) -> None:
+    from harness.engines.weights import full_weights
+
+    engine = make("hf")
+    engine.open(artifacts["base"].base, SPEC)
+    engine.activate(artifacts["adapter"])
+    request = Request("choose", text="compare", choices=("a", "bcd"))
+    [unmerged] = engine.loglikelihood([request])
+    with full_weights(artifacts["adapter"]) as merged:
+        engine.activate(Artifact(artifacts["base"].base, "merged", "full", merged))
+        [same] = engine.loglikelihood([request])
+    assert same.logprobs == pytest.approx(unmerged.logprobs, abs=1e-4)
+    assert not merged.exists()
+
+
+def test_weights_that_do_not_fit_the_base_are_refused(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    from harness.engines.weights import full_weights
+
+    other = make_tiny_model(tmp_path / "narrow", width=32)
+    with pytest.raises(StepFailed, match="do not fit") as caught, full_weights(replace(artifacts["full1"], path=other)):
+        pass
+    assert "hf" in caught.value.todo
+
+
+def test_a_conversation_needs_a_chat_template(tiny_model_without_template: Path) -> None:
+    prompts = Prompts(tiny_model_without_template, 100)
+    with pytest.raises(HarnessError, match="chat template"):
+        prompts.encode(CHAT)
+
+
+def test_the_begin_token_is_written_once(tmp_path: Path) -> None:
+    from tokenizers import processors
+    from transformers import AutoTokenizer
+
+    folder = make_tiny_model(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    single = processors.TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)])
+    tokenizer.backend_tokenizer.post_processor = single
+    tokenizer.save_pretrained(folder)
+    prompts = Prompts(folder, 100)
+    assert tokenizer("x")["input_ids"][0] == 1  # this tokenizer does write one
+    for request in (Request(text="x"), Request(text="<|im_start|>x"), CHAT):
+        assert prompts.encode(request)[:2].count(1) == 1
+    (context, choice), *_ = prompts.pairs(Request("choose", text="x", choices=("y",)))
+    assert context[0] == 1 and len(context) == 2 and len(choice) == 1
+
+
+def test_a_prefix_continues_the_assistants_turn(tiny_model: Path) -> None:
+    prompts = Prompts(tiny_model, 100)
+    text = prompts.tokenizer.decode(prompts.encode(CHAT.but(prefix="Sure:")))
+    assert text.endswith("<|im_start|>assistant\nSure:")
+
+
+def test_the_weight_of_a_message_is_not_shown_to_the_model(tiny_model: Path) -> None:
+    prompts = Prompts(tiny_model, 100)
+    marked = CHAT.but(messages=({"role": "user", "content": "hello there", "weight": 0},))
+    assert prompts.encode(marked) == prompts.encode(CHAT)
+
+
+def test_choices_are_cut_where_lm_eval_cuts_them(tiny_model: Path) -> None:
+    pytest.importorskip("lm_eval")
+    from lm_eval.api.model import TemplateLM
+
+    prompts = Prompts(tiny_model, 100)
+
+    class Plain(TemplateLM):
+        backend = "causal"
+        eot_token_id = 2
+
+        def tok_encode(self, string: str, **_: Any) -> list[int]:
+            return list(prompts.tokenizer(string)["input_ids"])
+
+        def _loglikelihood_tokens(self, *_: Any, **__: Any) -> Any: ...
+        def loglikelihood_rolling(self, *_: Any, **__: Any) -> Any: ...
+        def generate_until(self, *_: Any, **__: Any) -> Any: ...
+
+    for text, choice in (("a b", " c"), ("a b ", "c"), ("a\n\n", "b"), ("é", "ß")):
+        [pair] = prompts.pairs(Request("choose", text=text, choices=(choice,)))
+        assert pair == Plain()._encode_pair(text, choice)
+
+
+def test_the_fake_fails_when_it_is_told_to(artifacts: dict[str, Artifact]) -> None:
+    engine = FakeEngine(answer=lambda request, artifact: artifact.digest, fail_at=2)
+    engine.open(artifacts["base"].base, SPEC)
+    engine.activate(artifacts["full1"])
+    given = engine.generate([CHAT, CHAT.but(seed=1)])
+    assert next(given).text == "full1"
+    with pytest.raises(StepFailed):
+        next(given)
+    assert [kind for kind, _ in engine.calls] == ["open", "activate", "generate"]

@@ -1,0 +1,158 @@
+"""`harness run` from matrix to table, on a tiny model with the public fake engine: once, twice, killed, two at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.runs import alive, harness, scores, start, wait_until, write_matrix
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[Path, str]:
+    """A folder with a finished run, and its table."""
+    folder = tmp_path_factory.mktemp("run")
+    out, _ = harness(folder, "run", write_matrix(folder, tiny_model))
+    return folder, out
+
+
+def test_a_run_ends_with_a_table_of_every_cell_and_task(finished: tuple[Path, str]) -> None:
+    folder, table = finished
+    for name in ("base", "sft", "lora+dft", "made_word_problems", "simple_python", "made_sentiment"):
+        assert name in table
+    body = json.loads((folder / "store" / "runs" / "small" / "table.json").read_text())
+    assert body["schema"] == "harness-table"
+    values = [e["value"] for row in body["rows"] for e in row["scores"]]
+    assert len(values) >= 9
+    assert all(v is not None for v in values)
+
+
+def test_a_second_run_does_nothing_and_prints_the_same(finished: tuple[Path, str]) -> None:
+    folder, table = finished
+    before = sorted((p, p.stat().st_mtime_ns) for p in (folder / "store").rglob("record.json"))
+    out, err = harness(folder, "run", "small.yaml")
+    assert out == table
+    assert "started" not in err
+    assert sorted((p, p.stat().st_mtime_ns) for p in (folder / "store").rglob("record.json")) == before
+
+
+def test_plan_of_a_finished_run_is_empty_and_a_change_is_named(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    plan = json.loads(harness(folder, "plan", "small.yaml", "--json")[0])
+    assert plan["steps"] == []
+    changed = json.loads(harness(folder, "plan", "small.yaml", "--set", "train.lr=1e-4", "--json")[0])
+    trains = [s for s in changed["steps"] if s["kind"] == "train"]
+    assert {s["reason"] for s in trains} == {"changed: settings.lr 0.001 -> 0.0001"}
+    assert {s["reason"] for s in changed["steps"] if s["kind"] == "generate"} == {"upstream changed"}
+    assert not any(s["cell"] == "tiny.base" for s in changed["steps"])
+
+
+def test_full_weights_go_and_adapters_stay(finished: tuple[Path, str]) -> None:
+    store = finished[0] / "store"
+    kept = {p.name for p in store.rglob("*.safetensors")}
+    assert kept == {"adapter_model.safetensors"}
+
+
+def test_weights_that_were_not_kept_are_made_again_when_needed(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    plan = json.loads(harness(folder, "plan", "small.yaml", "--limit", "5", "--json")[0])
+    reasons = {s["cell"]: s["reason"] for s in plan["steps"] if s["kind"] == "train"}
+    assert reasons == {"tiny.sft.s0": "its weights were not kept and are needed again"}
+    table, _ = harness(folder, "run", "small.yaml", "--limit", "5")
+    assert "| sft" in table or "sft" in table
+    again, _ = harness(folder, "run", "small.yaml")
+    assert again == finished[1]
+
+
+def test_tables_in_every_format_come_from_the_store_alone(finished: tuple[Path, str]) -> None:
+    folder, table = finished
+    assert harness(folder, "table", "small")[0] == table
+    assert harness(folder, "table", "small.yaml", "--format", "csv")[0].splitlines()[0].startswith("level,")
+    assert json.loads(harness(folder, "table", "small", "--json")[0])["schema"] == "harness-table"
+
+
+def test_status_says_how_far_every_cell_is(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    body = json.loads(harness(folder, "status", "small", "--json")[0])
+    assert {c["cell"]: c["tasks"] for c in body["cells"]} == {
+        "tiny.base": {"ok": 3},
+        "tiny.sft.s0": {"ok": 3},
+        "tiny.lora+dft.s0": {"ok": 3},
+    }
+
+
+def test_a_run_moves_to_another_machine(finished: tuple[Path, str], tmp_path: Path) -> None:
+    folder, table = finished
+    harness(folder, "export", "small", tmp_path / "small.run")
+    harness(tmp_path, "import", tmp_path / "small.run")
+    assert harness(tmp_path, "table", "small")[0] == table
+
+
+def test_gc_lists_first_and_deletes_only_when_told(finished: tuple[Path, str], tmp_path: Path) -> None:
+    folder, table = finished
+    harness(folder, "export", "small", tmp_path / "small.run")
+    harness(tmp_path, "import", tmp_path / "small.run")
+    other = (folder / "small.yaml").read_text().replace("limit: 12", "limit: 4")
+    (tmp_path / "small.yaml").write_text(other)
+    listed, _ = harness(tmp_path, "gc", "small.yaml")
+    assert "unwanted step" in listed
+    assert harness(tmp_path, "gc", "small.yaml")[0] == listed
+    assert "freed" in harness(tmp_path, "gc", "small.yaml", "--delete")[0]
+    assert "nothing to delete" in harness(tmp_path, "gc", "small.yaml")[0]
+
+
+def test_a_loss_that_is_not_a_number_ends_its_cell_and_not_the_matrix(tmp_path: Path, tiny_model: Path) -> None:
+    matrix = write_matrix(tmp_path, tiny_model)
+    text = matrix.read_text().replace("  sft: {}", "  sft: {train: {lr: 1e30, clip: null}}")
+    matrix.write_text(text)
+    table, _ = harness(tmp_path, "run", matrix, "--only", "sft", "--only", "base")
+    assert "diverged" in table
+    body = json.loads((harness(tmp_path, "status", matrix, "--json"))[0])
+    states = {c["cell"]: c["tasks"] for c in body["cells"]}
+    assert states["tiny.sft.s0"] == {"diverged": 3}
+    assert states["tiny.base"] == {"ok": 3}
+    assert json.loads(harness(tmp_path, "plan", matrix, "--only", "sft", "--json")[0])["steps"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["driver", "worker"])
+def test_kill_at_any_moment_then_the_same_command_gives_the_same_table(
+    finished: tuple[Path, str], tmp_path: Path, tiny_model: Path, victim: str
+) -> None:
+    """Two random kills, then the run to its end: same scores, no process of ours left, no waiting for stale claims."""
+    matrix = write_matrix(tmp_path, tiny_model)
+    draw = random.Random(victim)
+    for _ in range(2):
+        process = start(tmp_path, "run", matrix)
+        try:
+            process.wait(timeout=draw.uniform(2, 16))
+        except Exception:
+            if victim == "driver":
+                process.kill()
+            else:
+                workers = [p for p in alive(str(tmp_path)) if b"harness.worker" in Path(f"/proc/{p}/cmdline").read_bytes()]
+                for pid in workers[:1]:
+                    os.kill(pid, signal.SIGKILL)
+        if victim == "driver":
+            assert wait_until(lambda: not alive(str(tmp_path)), 5), "processes of ours outlived the driver"
+        process.communicate()
+    out, err = harness(tmp_path, "run", matrix)
+    assert scores(out) == scores(finished[1])
+    assert "waiting" not in err
+    assert not alive(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_two_runs_of_one_matrix_share_the_work(tmp_path: Path, tiny_model: Path, finished: tuple[Path, str]) -> None:
+    matrix = write_matrix(tmp_path, tiny_model)
+    both = [start(tmp_path, "run", matrix) for _ in range(2)]
+    results = [p.communicate() for p in both]
+    assert [p.returncode for p in both] == [0, 0], results
+    assert scores(results[0][0]) == scores(results[1][0]) == scores(finished[1])
+    for folder in {p.parent.parent for p in (tmp_path / "store").rglob("record.json")}:
+        assert len(list(folder.glob("*/record.json"))) == 1, f"{folder} was done twice"

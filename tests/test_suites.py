@@ -1,0 +1,213 @@
+"""Suite files: what ships, what is chosen, what is in a task's identity, and what goes wrong."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.data.made.word_problems import SYSTEM
+from harness.digest import digest
+from harness.errors import HarnessError, Problems, Refused
+from harness.evaluation import code, tool_calls
+from harness.evaluation.suite import Task, choose_tasks, load_suite, suite_names
+from harness.evaluation.suite_file import TaskForm
+from harness.packaged import packaged
+
+SHIPPED = ["alignment", "code", "glue", "math", "tool_use"]
+REAL = {"math": ["gsm8k"], "code": ["humaneval"], "tool_use": ["simple_python"], "glue": ["cola", "sst2"]} | {
+    "alignment": ["ifeval"]
+}
+GENERATES = "sampling: {temperature: 0.0, max_tokens: 64, stop: []}"
+
+
+def shipped_tasks(mirror: Path | None = None, limit: int | None = None) -> dict[str, Task]:
+    tasks = [t for name in SHIPPED for t in choose_tasks(load_suite(name), mirror=mirror, limit=limit)[0]]
+    return {t.name: t for t in tasks}
+
+
+def write(folder: Path, body: str) -> str:
+    """A suite file with one task `t`."""
+    text = f"name: mine\ntasks:\n  t:\n    version: 1\n    regime: r\n    licence: none\n{body}"
+    (folder / "mine.yaml").write_text(text)
+    return str(folder / "mine.yaml")
+
+
+def test_the_five_suites_ship() -> None:
+    assert suite_names() == SHIPPED
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_suite_is_complete_without_a_mirror(name: str) -> None:
+    suite = load_suite(name)
+    tasks, notes = choose_tasks(suite)
+    assert suite.name == name and suite.about
+    assert [t.name for t in tasks] and all(t.source.at_hand and t.suite == name for t in tasks)
+    stand_ins = [t.name for t in tasks if t.form.instead_of]
+    assert len(notes) == len(stand_ins) and all(n in note for n, note in zip(stand_ins, notes, strict=True))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_with_the_mirror_the_real_data_are_used(name: str, mirror: Path) -> None:
+    tasks, notes = choose_tasks(load_suite(name), mirror=mirror)
+    assert [t.name for t in tasks] == REAL[name] and not notes
+    assert all(t.source.spec.startswith(("hub:", "mirror:")) for t in tasks)
+
+
+def test_made_data_never_bear_a_benchmarks_name() -> None:
+    for name in SHIPPED:
+        for task, form in load_suite(name).tasks.items():
+            assert task.startswith("made_") == any(d.source.startswith("make:") for d in form.data)
+
+
+def test_the_answer_format_is_asked_for_in_the_words_of_the_training_data() -> None:
+    assert SYSTEM in packaged("suites/tasks/number_after_hashes.yaml").read_text()
+
+
+def test_the_suites_state_the_version_of_our_scorers() -> None:
+    stated = {t.form.scorer.name: t.form.scorer.version for t in shipped_tasks().values()}
+    assert stated == {"lm-eval": 1, "humaneval": code.SCORER, "simple_calls": tool_calls.SCORER}
+
+
+def test_planning_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; from harness.evaluation.suite import choose_tasks, load_suite, suite_names;"
+        "[choose_tasks(load_suite(s)) for s in suite_names()];"
+        "print(sorted({'torch', 'lm_eval', 'datasets', 'numpy', 'nltk', 'reasoning_gym'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_an_identity_is_stable_and_covers_what_is_asked_and_scored() -> None:
+    task, again = (shipped_tasks(limit=10)["made_word_problems"] for _ in range(2))
+    assert task.identity() == again.identity()
+    assert digest(task.identity())
+    assert {"data", "limit", "sampling", "regime", "chat", "version", "lm_eval", "task"} <= task.asking().keys()
+
+    def changed(**more: object) -> Task:
+        return replace(task, form=TaskForm(**{**task.form.model_dump(), **more}))
+
+    others = [
+        changed(version=2),
+        changed(regime="other"),
+        changed(sampling={"temperature": 0.0, "max_tokens": 65, "stop": []}),
+        changed(chat=False),
+        replace(task, limit=11),
+        replace(task, source=replace(task.source, digest="0" * 64)),
+    ]
+    assert len({digest(t.asking()) for t in [task, *others]}) == 1 + len(others)
+    assert {digest(t.scoring()) for t in [task, *others]} == {digest(task.scoring())}
+    rescored = changed(scorer={"name": "lm-eval", "version": 2})
+    assert rescored.asking() == task.asking() and rescored.scoring() != task.scoring()
+
+
+def test_a_limit_above_the_size_is_no_limit() -> None:
+    full, above = shipped_tasks()["made_grammar"], shipped_tasks(limit=10_000)["made_grammar"]
+    assert full.asking() == above.asking() and full.rows == above.rows == full.of
+
+
+def test_a_change_of_filters_in_a_task_file_scores_again_without_asking_again(tmp_path: Path) -> None:
+    shutil.copytree(packaged("suites"), tmp_path / "suites")
+    file = tmp_path / "suites" / "tasks" / "number_after_hashes.yaml"
+
+    def task() -> Task:
+        return choose_tasks(load_suite(str(tmp_path / "suites" / "math.yaml")))[0][0]
+
+    before = task()
+    file.write_text(file.read_text().replace("group_select: -1", "group_select: 0"))
+    assert task().asking() == before.asking() and task().scoring() != before.scoring()
+    file.write_text(file.read_text().replace("doc_to_text: question", 'doc_to_text: "Q: {{question}}"'))
+    assert task().asking() != before.asking()
+
+
+def test_a_task_can_be_named(mirror: Path) -> None:
+    suite = load_suite("glue")
+    assert [t.name for t in choose_tasks(suite, only=["made_sentiment", "cola"], mirror=mirror)[0]] == [
+        "made_sentiment",
+        "cola",
+    ]
+    with pytest.raises(HarnessError, match="no task `sst`") as error:
+        choose_tasks(suite, only=["sst"])
+    assert "sst2" in error.value.todo
+
+
+def test_a_named_task_without_its_data_is_refused_with_what_it_needs() -> None:
+    with pytest.raises(Refused, match="data of task `gsm8k`") as error:
+        choose_tasks(load_suite("math"), only=["gsm8k"])
+    assert "--mirror" in error.value.todo and "math.yaml:" in error.value.where
+
+
+def test_an_unknown_suite_names_the_nearest() -> None:
+    with pytest.raises(HarnessError, match="no suite `maths`") as error:
+        load_suite("maths")
+    assert "math" in error.value.todo
+
+
+FILE = """\
+    file: tasks/x.yaml
+    data: [{source: 'make:grammar', split: test}]
+    chat: false
+    metric: acc
+    chance: 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (FILE + "    sampling: {temperature: 0.0, stop: []}\n", "max_tokens"),
+        (FILE + "    sampling: {max_tokens: 5, stop: []}\n", "temperature"),
+        (FILE + "    sampling: {max_tokens: 5, temperature: 0.0}\n", "stop"),
+        (FILE + "    metrics: [acc]\n", "metric"),
+        (FILE.replace("    chance: 0\n", ""), "chance"),
+        (FILE + "    lm_eval: cola\n", "`file` or `lm_eval`"),
+        (FILE + "    instead_of: u\n", "no task `u`"),
+        (FILE.replace("data", "# data"), "no `data`"),
+    ],
+)
+def test_a_mistake_in_a_suite_file_is_named_with_its_line(tmp_path: Path, body: str, words: str) -> None:
+    with pytest.raises(HarnessError) as error:
+        load_suite(write(tmp_path, body))
+    assert words in str(error.value) and "mine.yaml:" in str(error.value)
+
+
+SHIPPED_TASK = "    chat: false\n    metric: x\n    chance: 0\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (SHIPPED_TASK + "    lm_eval: gsm8k\n", "does not say how its answers are sampled"),
+        (SHIPPED_TASK + f"    lm_eval: cola\n    {GENERATES}\n", "takes no `sampling`"),
+        (SHIPPED_TASK + "    lm_eval: colla\n", 'did you mean "cola'),
+        (SHIPPED_TASK + f"    lm_eval: humaneval\n    {GENERATES}\n", "runs the answers as code"),
+        (SHIPPED_TASK + f"    lm_eval: gsm8k\n    {GENERATES}\n", "give --mirror DIR"),
+        (SHIPPED_TASK + "    lm_eval: wikitext\n", "loglikelihood_rolling"),
+        (FILE, "no such task file"),
+    ],
+)
+def test_a_task_that_cannot_be_measured_is_refused_at_planning(tmp_path: Path, body: str, words: str) -> None:
+    suite = load_suite(write(tmp_path, body))
+    with pytest.raises(HarnessError) as error:
+        choose_tasks(suite)
+    assert words in str(error.value)
+
+
+def test_all_tasks_that_cannot_be_measured_are_reported_together(tmp_path: Path) -> None:
+    one = SHIPPED_TASK + "    lm_eval: cola\n"
+    path = write(
+        tmp_path, one + "  u:\n    version: 1\n    regime: r\n    licence: none\n" + one.replace("cola", "sst2")
+    )
+    with pytest.raises(Problems) as error:
+        choose_tasks(load_suite(path))
+    assert len(error.value.problems) == 2
+
+
+def test_a_set_that_the_mirror_lacks_is_refused_with_its_name(tmp_path: Path, mirror: Path) -> None:
+    with pytest.raises(Refused) as error:
+        choose_tasks(load_suite(write(tmp_path, SHIPPED_TASK + "    lm_eval: hellaswag\n")), mirror=mirror)
+    assert "no data set `Rowan/hellaswag`" in error.value.todo
