@@ -180,7 +180,10 @@ def sheddable(plan: Plan, cell: PlannedCell, store: Store) -> list[str]:
     if any(store.find("generate", t.generate.key) is None for t in cell.tasks):
         return []
     record = store.find("train", cell.train[-1].key)
-    if record is None or record.status != "ok" or (keep == "adapters" and record.extra.get("kind") == "adapter"):
+    if record is None or record.status != "ok":
+        return []
+    kind = json.loads(record.file("artifact/artifact.json").read_text())["kind"]
+    if keep == "adapters" and kind == "adapter":
         return []
     gone = set(record.missing())
     return [n for n in record.outputs if n.startswith("artifact/") and n.endswith(".safetensors") and n not in gone]
@@ -190,6 +193,7 @@ def environment(slot: str) -> Mapping[str, str]:
     """The environment of a job: the device it may use, quiet libraries, and the threads this machine has."""
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": slot if slot != "cpu" else ""}
     for name, value in {
+        "OMP_WAIT_POLICY": "passive",  # threads that spin while they wait take the cores from whoever has work
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",

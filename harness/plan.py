@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +139,18 @@ class _Resolver:
         return None
 
     def _model(self, label: str) -> ModelSource | None:
-        source = self.matrix.models[label].source
-        found: ModelSource | None = self._try(f"models.{label}", lambda: find_model(source, offline=self.where.offline))
+        entry = self.matrix.models[label]
+
+        def resolve() -> ModelSource:
+            model = find_model(entry.source, offline=self.where.offline)
+            if model.context is not None and self.engine.max_model_len > model.context:
+                raise HarnessError(
+                    f"`engine.max_model_len` is {self.engine.max_model_len}, and model `{label}` holds {model.context}",
+                    todo=f"--set engine.max_model_len={model.context}",
+                )
+            return replace(model, name=entry.name) if entry.name else model
+
+        found: ModelSource | None = self._try(f"models.{label}", resolve)
         return found
 
     def _suite(self, name: str, entry: Any, limit: int | None) -> list[Task]:

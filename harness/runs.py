@@ -17,7 +17,7 @@ from harness.pending import keys_by_cell
 from harness.plan import Plan, protocol_of
 from harness.results.frame import CellView, TaskView
 from harness.store import RUNS, Store
-from harness.transfer import export, import_
+from harness.store.transfer import export, import_
 
 
 def run_folder(store: Store, name: str) -> Path:

@@ -172,8 +172,8 @@ def show_gc(store: Store, plans: Sequence[Plan], *, delete: bool, json_wanted: b
 
     With plans, steps that none of them needs can go too, and weights that their `keep` does not ask for.
     """
-    from harness import gc
     from harness.driver import sheddable
+    from harness.store import gc
 
     wanted = {(s.kind, s.key) for plan in plans for s in plan.steps().values()} if plans else None
     weights = [

@@ -37,10 +37,13 @@ class Bench:
 
 
 def hold(bench: Bench, step: Step) -> Attempt | Record:
-    """Claim a step, or wait until whoever holds it is done or dead. A Record means that it is finished."""
+    """Claim a step, or wait until whoever holds it is done or dead. A Record means that it is finished.
+
+    A train step whose weights were not kept is claimed again, since it would not be asked for if nothing needed them.
+    """
     while True:
         try:
-            return bench.store.claim(step.kind, step.key, step.identity)
+            return bench.store.claim(step.kind, step.key, step.identity, whole=step.kind == "train")
         except Done as done:
             return done.record
         except Busy as busy:
@@ -50,7 +53,7 @@ def hold(bench: Bench, step: Step) -> Attempt | Record:
 
 def finished(bench: Bench, kind: str, key: str) -> Record:
     """The record of a step that must be there by now."""
-    record = bench.store.find(kind, key)
+    record = bench.store.find(kind, key, whole=kind == "train")
     if record is None:
         raise HarnessError(f"the {kind} step {key} is not in the store", why="an earlier step did not finish")
     return record
@@ -74,7 +77,9 @@ def run_data(bench: Bench, cell: PlannedCell) -> Record | None:
         if any(overrides(m, "curate") for m in cell.stack):
             from harness.training.curation import curate
 
-            sets, ledger = curate(cell.stack, rows, seed=cell.cell.seed or 0)
+            sets, ledger = curate(
+                cell.stack, rows, seed=cell.cell.seed or 0, model=materialise(cell.model, harness_cache())
+            )
         for name, members in sets.items():
             write_lines(attempt.work / "rows" / f"{name}.jsonl", members)
         write_lines(attempt.work / "ledger.jsonl", ledger)
@@ -85,7 +90,9 @@ def run_data(bench: Bench, cell: PlannedCell) -> Record | None:
 
 
 def run_train(bench: Bench, cell: PlannedCell) -> None:
-    """Every stage of a cell in order, up to the first that diverges."""
+    """Every stage of a cell in order, up to the first that diverges. Nothing if no answer is wanted any more."""
+    if all(bench.store.find("generate", t.generate.key) for t in cell.tasks):
+        return
     for number, step in enumerate(cell.train):
         if _train_stage(bench, cell, number, step).status == "diverged":
             break
@@ -161,7 +168,7 @@ class Served:
 
 def _unanswered(bench: Bench, cell: PlannedCell) -> list[PlannedTask]:
     if cell.train:
-        record = bench.store.find("train", cell.train[-1].key)
+        record = bench.store.find("train", cell.train[-1].key, whole=True)
         if record is None or record.status == "diverged":
             return []
     seen: dict[str, PlannedTask] = {}

@@ -59,18 +59,19 @@ def scores(table: str) -> str:
     return table.split("Cost")[0]
 
 
-def alive(marker: str) -> list[int]:
-    """Processes whose command line or environment names `marker`; this one is not counted."""
+def alive(marker: str, command: str = "") -> list[int]:
+    """Processes whose command line or environment names `marker`, and whose command line names `command`."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            line = (entry / "cmdline").read_bytes()
+            text = line + (entry / "environ").read_bytes()
             state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
-        if marker.encode() in text and state != "Z":
+        if marker.encode() in text and command.encode() in line and state != "Z":
             found.append(int(entry.name))
     return found
 

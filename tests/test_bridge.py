@@ -17,7 +17,7 @@ from harness.errors import HarnessError
 from harness.evaluation.lm import build_requests, chosen_rows, score
 from harness.evaluation.suite import Task, choose_tasks, load_suite
 from harness.evaluation.tool_calls import gold_call
-from harness.matrix_file import DataEntry
+from harness.matrix.schema import DataEntry
 from tests.test_instructions import CASES
 
 COLUMNS = ["math", "code", "tool_use", "glue", "alignment"]

@@ -8,7 +8,7 @@ import pytest
 
 from harness.data.chat import to_rows
 from harness.errors import HarnessError
-from harness.matrix_file import DataEntry
+from harness.matrix.schema import DataEntry
 
 USER, ASSISTANT = {"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}
 

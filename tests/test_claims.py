@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from harness import claims
-from harness.claims import Busy, listing, live, take
 from harness.digest import key_of
-from harness.store import Store
+from harness.store import Store, claims
+from harness.store.claims import Busy, listing, live, take
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 40
@@ -25,7 +24,7 @@ STEPS = 40
 HOLD = """
 import sys, time
 from pathlib import Path
-from harness.claims import take
+from harness.store.claims import take
 take(Path(sys.argv[1]), "a step")
 print("held", flush=True)
 time.sleep(600)
@@ -35,7 +34,7 @@ time.sleep(600)
 FIGHT = """
 import os, random, signal, sys, time
 from pathlib import Path
-from harness.claims import Busy
+from harness.store.claims import Busy
 from harness.digest import key_of
 from harness.store import Done, Store
 

@@ -11,8 +11,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness import yaml_reader
-from harness.config import Loaded, load
+from harness.config import Loaded, load, yaml_reader
 from harness.errors import HarnessError, Problems
 
 Write = Callable[[str], Path]

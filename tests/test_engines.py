@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from harness.engines import make, names
 from harness.engines.base import Artifact, Engine, EngineSpec, Request, Response
 from harness.engines.fake import FakeEngine
 from harness.engines.prompts import Prompts
-from harness.errors import HarnessError, StepFailed
+from harness.errors import HarnessError, MissingExtra, StepFailed
 from tests.engine_process import EngineProcess
 from tests.tiny import make_tiny_model
 
@@ -79,6 +80,18 @@ def test_every_engine_is_known_by_name() -> None:
 def test_a_mistyped_engine_gets_the_nearest_name() -> None:
     with pytest.raises(HarnessError, match="vllm"):
         make("vlm")
+
+
+def test_a_machine_without_vllm_is_told_how_to_install_it(
+    artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.engines.vllm_start import start
+
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(MissingExtra) as caught:
+        start(artifacts["base"].base, SPEC, 200)
+    assert "make setup" in caught.value.todo
 
 
 def test_the_same_request_twice_gives_the_same_answer(engine: Engine) -> None:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import gc
 from harness.digest import key_of
-from harness.store import Record, Store
+from harness.store import Record, Store, gc
 
 
 @pytest.fixture
@@ -47,6 +46,14 @@ def snapshot(root: Path) -> list[tuple[str, int]]:
 def test_a_tidy_store_has_nothing_to_remove(store: Store) -> None:
     finish(store, 0)
     assert gc.plan(store) == [] and gc.plan(Store(store.root / "absent")) == []
+
+
+def test_the_views_of_runs_are_not_steps(store: Store) -> None:
+    finish(store, 0)
+    (store.root / "runs" / "demo").mkdir(parents=True)
+    (store.root / "runs" / "demo" / "run.json").write_text("{}")
+    assert store.kinds() == ["train"]
+    assert [r.key for r in gc.plan(store, wanted=set())] == [key(0)]
 
 
 def test_planning_changes_nothing(store: Store) -> None:

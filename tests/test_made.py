@@ -12,7 +12,7 @@ import pytest
 from harness.data.made import GENERATORS
 from harness.data.sources import pin, rows
 from harness.errors import HarnessError
-from harness.matrix_file import DataEntry
+from harness.matrix.schema import DataEntry
 
 TEXT = {"word_problems": "question", "chain_sums": "question", "instructions": "prompt"}
 

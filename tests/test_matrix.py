@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.cells import Cell
 from harness.demo import write_demo
 from harness.errors import HarnessError, Problems
 from harness.matrix import Matrix, load_matrix
+from harness.matrix.cells import Cell
 from harness.packaged import packaged
 
 Read = Callable[..., Matrix]

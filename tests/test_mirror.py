@@ -10,7 +10,7 @@ import pytest
 from harness.data.mirror import open_mirror
 from harness.data.sources import pin, rows
 from harness.errors import HarnessError
-from harness.matrix_file import DataEntry
+from harness.matrix.schema import DataEntry
 
 
 @pytest.fixture

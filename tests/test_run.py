@@ -1,4 +1,4 @@
-"""`harness run` from matrix to table, on a tiny model with the public fake engine: once, twice, killed, two at a time."""
+"""`harness run` from matrix to table, on a tiny model with the public fake engine: once, again, killed, two at a time."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_run_moves_to_another_machine(finished: tuple[Path, str], tmp_path: Pa
 
 
 def test_gc_lists_first_and_deletes_only_when_told(finished: tuple[Path, str], tmp_path: Path) -> None:
-    folder, table = finished
+    folder, _ = finished
     harness(folder, "export", "small", tmp_path / "small.run")
     harness(tmp_path, "import", tmp_path / "small.run")
     other = (folder / "small.yaml").read_text().replace("limit: 12", "limit: 4")
@@ -135,8 +135,7 @@ def test_kill_at_any_moment_then_the_same_command_gives_the_same_table(
             if victim == "driver":
                 process.kill()
             else:
-                workers = [p for p in alive(str(tmp_path)) if b"harness.worker" in Path(f"/proc/{p}/cmdline").read_bytes()]
-                for pid in workers[:1]:
+                for pid in alive(str(tmp_path), command="harness.worker")[:1]:
                     os.kill(pid, signal.SIGKILL)
         if victim == "driver":
             assert wait_until(lambda: not alive(str(tmp_path)), 5), "processes of ours outlived the driver"

@@ -12,7 +12,7 @@ import pytest
 
 from harness.data.sources import pin, rows
 from harness.errors import HarnessError
-from harness.matrix_file import DataEntry
+from harness.matrix.schema import DataEntry
 
 ROWS = [{"question": f"{i} + 1?", "answer": str(i + 1)} for i in range(20)]
 

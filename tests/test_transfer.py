@@ -15,10 +15,9 @@ from typing import Any
 
 import pytest
 
-from harness import transfer
 from harness.digest import digest, key_of
 from harness.errors import HarnessError
-from harness.store import Record, Store
+from harness.store import Record, Store, transfer
 
 Files = dict[str, bytes]
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import HarnessError, nearest
-from harness.matrix_file import DataEntry
+from harness.matrix.schema import DataEntry
 
 Row = dict[str, Any]
 ROLES = {

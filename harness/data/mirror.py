@@ -71,7 +71,7 @@ def open_mirror(folder: Path | None = None) -> Mirror | None:
 
 
 def _read(index: Path) -> dict[str, dict[str, str]]:
-    from harness.yaml_reader import parse
+    from harness.config.yaml_reader import parse
 
     tree = parse(index.read_text(encoding="utf-8"), lambda line: f"{index}:{line}")
     if tree.problems:

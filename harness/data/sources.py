@@ -27,7 +27,7 @@ from harness.data.mirror import open_mirror
 from harness.data.packages import PACKAGES
 from harness.digest import digest
 from harness.errors import HarnessError, MissingExtra, nearest
-from harness.matrix_file import DataEntry
+from harness.matrix.schema import DataEntry
 
 KINDS = ("hub", "file", "mirror", "package", "make")
 READING = {"format": "auto", "prompt": None, "answer": None}  # how rows become conversations, unless an entry says more

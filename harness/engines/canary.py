@@ -98,12 +98,11 @@ class Canary:
         return {"verdict": verdict, "moved": _rms(moved), "noise": self.noise}
 
     def _again(self, before: Sighting, now: Sighting) -> Mapping[str, Any]:
-        drift = float(np.abs(now.seen - before.seen).max())
-        own = _rms(now.seen - before.seen)
-        nearer = [e.name for e in self._known.values() if e is not before and _rms(now.seen - e.seen) <= own]
-        if nearer or (own > 1e-6 and own > self.noise / 10):
+        drift, own = float(np.abs(now.seen - before.seen).max()), _rms(now.seen - before.seen)
+        nearest = min(self._known.values(), key=lambda known: _rms(now.seen - known.seen))
+        if nearest is not before or (own > 1e-6 and own > self.noise / 10):
             why = f"its log-probabilities are off by up to {drift:.3g}"
-            raise _stale(now.name, why + (f"; they are those of {nearer[0]}" if nearer else ""))
+            raise _stale(now.name, why + (f"; they are those of {nearest.name}" if nearest is not before else ""))
         return {"verdict": "same", "drift": drift}
 
     def _against(self, earlier: Sighting, now: Sighting) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from harness.engines import canary
 from harness.engines.base import Activation, Artifact, EngineSpec, Request, Response
 from harness.engines.prompts import Prompts
-from harness.engines.vllm_start import repack_tied, start
+from harness.engines.vllm_start import prepare, repack_tied, start
 from harness.errors import HarnessError, StepFailed
 
 _MAX_IDS = 128  # of one `logprob_token_ids` request; vLLM's own limit
@@ -38,6 +38,7 @@ class VLLMEngine:
     # --- opening ----------------------------------------------------------------------------------------------
     def open(self, base: Path, spec: EngineSpec) -> None:
         """Start vLLM without a child process. MissingExtra if it is not installed."""
+        prepare()
         from harness.engines.hf import context_limit
         from harness.engines.weights import fingerprint
 
@@ -73,13 +74,15 @@ class VLLMEngine:
         return Activation(artifact.digest, way, time.perf_counter() - started, verdict)
 
     def _swap(self, folder: Path) -> None:
-        """Load other weights and forget the prefix cache made with the old ones. Nothing else may do either half."""
+        """Load other weights and forget all that was made with the old ones. Nothing else may do any part of it."""
         self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
         self._llm.apply_model(repack_tied)
         if not self._llm.reset_prefix_cache():
             raise StepFailed("vLLM did not reset its prefix cache", kind="bug", why="requests were still running")
 
     def _look(self, name: str, weights: str, folder: Path) -> Mapping[str, Any]:
+        """Show the canary what is served. The reference runs in float32: in bfloat16 its own noise hides changes."""
+
         def expect() -> canary.Table:
             from harness.engines.hf import load, next_logprobs
 

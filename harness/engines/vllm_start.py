@@ -31,13 +31,22 @@ _HARMLESS = (
 )
 
 
-def start(base: Path, spec: EngineSpec, limit: int) -> Any:
-    import torch
+def prepare() -> None:
+    """Set what torch and vLLM read from the environment when they are imported; call it before either is.
 
-    on_gpu = torch.cuda.is_available()
+    Threads that wait for each other must not spin: on busy cores that is ten times slower than sleeping.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # an engine process of its own would survive our kill -9
     os.environ["VLLM_CONFIGURE_LOGGING"] = "0"  # `_log_warnings` does it
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+
+def start(base: Path, spec: EngineSpec, limit: int) -> Any:
+    """A `vllm.LLM` that serves `base` with a context of `limit` tokens. HarnessError if it cannot be opened."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
     if not on_gpu:  # one small function would be compiled at the first log-probability: 14 s, the same numbers
         os.environ["TORCHDYNAMO_DISABLE"] = "1"
     with _quiet():

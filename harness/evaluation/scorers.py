@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.errors import StepFailed
 from harness.evaluation.code import score_humaneval
 from harness.evaluation.tool_calls import check_simple, prompt_messages
 from harness.evaluation.verdict import Verdict
@@ -47,4 +48,9 @@ def simple_call_target(doc: Doc) -> str:
 
 
 def _scores(metric: str, verdict: Verdict) -> dict[str, Any]:
+    """StepFailed where the sandbox itself failed: that says nothing about the answer, so it must not count as wrong."""
+    if verdict.outcome == "sandbox-error":
+        raise StepFailed(
+            "the code sandbox does not work here", kind="user", why=verdict.detail, todo="see `harness doctor`"
+        )
     return {metric: float(verdict.passed), "outcome": verdict.outcome}

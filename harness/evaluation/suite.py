@@ -17,7 +17,7 @@ from harness.evaluation import index
 from harness.evaluation.suite_file import SuiteFile, TaskForm, check
 from harness.evaluation.task import Task, lm_eval_version
 from harness.evaluation.task_file import read_task_file
-from harness.matrix_file import DataEntry
+from harness.matrix.schema import DataEntry
 from harness.packaged import packaged
 
 __all__ = ["Suite", "Task", "choose_tasks", "load_suite", "suite_names"]

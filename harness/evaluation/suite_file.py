@@ -19,7 +19,7 @@ from pydantic import Field
 
 from harness.config import Loaded
 from harness.errors import HarnessError, nearest
-from harness.matrix_file import DataEntry, Label, Strict
+from harness.matrix.schema import DataEntry, Label, Strict
 
 
 class Sampling(Strict):

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from harness import disk
 from harness.runners import supervisor
 from harness.runners.base import EVENTS_FD, Ended, Event, Job, Progress
+from harness.store import disk
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _PIPE = 1 << 20  # bytes of progress a worker can write before it has to wait for a driver that does not look

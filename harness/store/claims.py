@@ -4,7 +4,7 @@ The claims of a step are numbered files, 0001.claim, 0002.claim, ... in its fold
 ended by a file 0001.end beside them. A claim says who holds it: host, boot, process id, process start time. On the
 holder's own machine a dead holder is stale at once. Seen from another machine it is stale when it has not been touched
 for 180 s by the clock of the file system; holders touch theirs every 30 s.
-A claim keeps others from doing the same work. What makes a result safe is the single rename in `harness.attempt`.
+A claim keeps others from doing the same work. What makes a result safe is the single rename in `harness.store.attempt`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from harness.disk import create_whole, write_whole
 from harness.errors import HarnessError
+from harness.store.disk import create_whole, write_whole
 
 HEARTBEAT = 30.0  # seconds
 STALE = 180.0  # seconds; above the usual attribute-cache time of network file systems

@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from harness import disk
-from harness.claims import Busy, Claim, highest, listing, live, number_of, read_holder, this_process, write_end
 from harness.errors import HarnessError, StepFailed
-from harness.record import RECORD, Record, Status, encode, load, measure, write_shed
+from harness.store import disk
+from harness.store.claims import Busy, Claim, highest, listing, live, number_of, read_holder, this_process, write_end
+from harness.store.record import RECORD, Record, Status, encode, load, measure, write_shed
 
 _UNFINISHED = (".work", ".left")  # a work folder; one taken from its dead or failed attempt by a later claim
 

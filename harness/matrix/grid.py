@@ -14,11 +14,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.cells import Members
+from harness.config.schema_errors import explain
+from harness.config.yaml_reader import Tree
 from harness.errors import nearest
-from harness.matrix_file import Strict, TrainSettings
-from harness.schema_errors import explain
-from harness.yaml_reader import Tree
+from harness.matrix.cells import Members
+from harness.matrix.schema import Strict, TrainSettings
 
 Report = Callable[[str, str, str], None]  # dotted path below `grid`, what is wrong, what to do
 Value = tuple[str, Any]  # how a label shows it; and itself, settings where the axis is a setting

@@ -10,12 +10,12 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
 from harness.digest import canonical, digest, file_digest, key_of
-from harness.disk import write_whole
 from harness.errors import HarnessError
+from harness.store.disk import write_whole
 
 Status = Literal["ok", "diverged"]
 RECORD = "record.json"
@@ -89,8 +89,7 @@ def parse(body: Any, folder: Path) -> Record:
     if body.get("status") not in get_args(Status):
         raise Damaged(f"{RECORD} has no valid status")
     for name, output in body["outputs"].items():
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or str(path) != name or name in (".", RECORD):
+        if name == RECORD or any(part in ("", ".", "..") for part in name.split("/")):
             raise Damaged(f"{RECORD} names an output outside its folder: {name!r}")
         if not isinstance(output, dict) or not isinstance(output.get("bytes"), int) or "sha256" not in output:
             raise Damaged(f"{RECORD} lacks the size or digest of {name}")

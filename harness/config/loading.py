@@ -17,10 +17,10 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from harness.config.overrides import apply
+from harness.config.schema_errors import dotted, explain, models_at, place_of
+from harness.config.yaml_reader import Tree, parse
 from harness.errors import HarnessError, Problems, nearest
-from harness.overrides import apply
-from harness.schema_errors import dotted, explain, models_at, place_of
-from harness.yaml_reader import Tree, parse
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from harness.config.yaml_reader import Tree
 from harness.errors import HarnessError, nearest
-from harness.yaml_reader import Tree
 
 Keys = tuple[str | int, ...]  # the keys and list positions that lead to a value
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from harness.config.schema_errors import Keys, dotted, models_at, show
+from harness.config.yaml_reader import Tree, join, parse
 from harness.errors import HarnessError, nearest
-from harness.schema_errors import Keys, dotted, models_at, show
-from harness.yaml_reader import Tree, join, parse
 
 
 def apply(tree: Tree, overrides: Sequence[str], Model: type[BaseModel]) -> None:

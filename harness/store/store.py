@@ -8,7 +8,7 @@
                            0003.damaged/ a record that was set aside
 
 Any number of processes and machines may share one store: it needs exclusive `link` and atomic `rename`, nothing else.
-It does not decide what to run (harness.plan) or what to remove (harness.gc).
+It does not decide what to run (harness.plan) or what to remove (harness.store.gc).
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import disk
-from harness.attempt import Attempt, failure_kind, fence
-from harness.claims import Busy, listing, live, number_of, read_holder, take
 from harness.digest import IDENTITY, canonical, key_of
 from harness.errors import HarnessError
-from harness.record import Damaged, Record, check_content, load, write_shed
-
-__all__ = ["Attempt", "Busy", "Done", "Ended", "Record", "Store"]
+from harness.store import disk
+from harness.store.attempt import Attempt, failure_kind, fence
+from harness.store.claims import listing, live, number_of, read_holder, take
+from harness.store.record import Damaged, Record, check_content, load, write_shed
 
 FORMAT = "1"
 RUNS = "runs"  # folder of the readable views of runs (harness.runs); no results are in it
@@ -100,7 +98,7 @@ class Store:
 
     def kinds(self) -> list[str]:
         """Kinds of steps that the store knows, in name order."""
-        return [name for name in listing(self.root) if not name.startswith(".") and name != "FORMAT"]
+        return [name for name in listing(self.root) if not name.startswith(".") and name not in ("FORMAT", RUNS)]
 
     def keys(self, kind: str) -> Iterator[str]:
         """Every step of a kind that was ever claimed, in key order."""

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import HarnessError, Problems, nearest
 
 if TYPE_CHECKING:
-    from harness.matrix_file import TrainSettings
-    from harness.method_entries import MethodEntry
+    from harness.matrix.method_entries import MethodEntry
+    from harness.matrix.schema import TrainSettings
 
 Members = tuple[tuple[str, dict[str, Any]], ...]  # a stack: each method's name and its parameters, in order
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.cells import Members
+from harness.config.schema_errors import place_of
 from harness.errors import HarnessError, nearest
-from harness.grid import Report, merged, points
-from harness.matrix_file import MatrixFile, MethodForm, TrainSettings
-from harness.schema_errors import place_of
+from harness.matrix.cells import Members
+from harness.matrix.grid import Report, merged, points
+from harness.matrix.schema import MatrixFile, MethodForm, TrainSettings
 
 UNTRAINED = "base"  # the method that leaves a model as it is: alone in a stack, it has neither data nor seed
 

@@ -21,11 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from harness import disk
 from harness.digest import canonical, file_digest, key_of
 from harness.errors import HarnessError
-from harness.record import RECORD, Damaged, Record, parse
-from harness.store import Busy, Done, Store
+from harness.store import Busy, Done, Store, disk
+from harness.store.record import RECORD, Damaged, Record, parse
 
 FORMAT = 1
 _INDEX = "index.json"

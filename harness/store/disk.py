@@ -84,7 +84,7 @@ def explain(error: BaseException, path: Path) -> HarnessError:
     """What to tell the user about a failed read or write at or under `path`."""
     where = str(getattr(error, "filename", None) or path)
     left = f"{_free(path) / 2**20:,.1f} MiB are left on the file system of {path}"
-    if is_full(error):
+    if is_full(error) or nothing_left(path):
         return DiskFull(
             "the disk is full",
             where=where,

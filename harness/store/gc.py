@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness import disk
-from harness.claims import Busy, listing, live, number_of, take
-from harness.record import Record
-from harness.store import Store
+from harness.store import Store, disk
+from harness.store.claims import Busy, listing, live, number_of, take
+from harness.store.record import Record
 
 Why = Literal["unfinished work", "damaged record", "unwanted step", "weights no longer needed", "half removed"]
 _TRASH = ".trash"

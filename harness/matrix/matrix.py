@@ -1,6 +1,6 @@
 """matrix.yaml -> cells, with every mistake of the file at once.
 
-What a file may say is in `harness.matrix_file`; here its blocks are put together and checked against each other. The
+What a file may say is in `harness.matrix.schema`; here its blocks are put together and checked against each other. The
 names of methods, models and suites are not resolved here: the plan does that, and asks `Matrix.where` for the line.
 """
 
@@ -13,35 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from harness.cells import Cell, fits, make_cells, origin, select
 from harness.config import Loaded, load
+from harness.config.schema_errors import dotted, place_of
 from harness.errors import HarnessError, nearest
-from harness.matrix_file import (
-    Budget,
+from harness.matrix.cells import Cell, fits, make_cells, origin, select
+from harness.matrix.method_entries import MethodEntry, spell_out, unknown_data
+from harness.matrix.schema import (
     DataEntry,
     EngineSettings,
     MatrixFile,
     ModelEntry,
-    Strict,
     SuiteForm,
-    TrainSettings,
 )
-from harness.method_entries import MethodEntry, spell_out, unknown_data
-from harness.schema_errors import dotted, place_of
-
-__all__ = [
-    "Budget",
-    "Cell",
-    "DataEntry",
-    "EngineSettings",
-    "Matrix",
-    "MethodEntry",
-    "ModelEntry",
-    "Strict",
-    "SuiteEntry",
-    "TrainSettings",
-    "load_matrix",
-]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,20 @@
+"""matrix.yaml: what it may say (`schema`), and what it comes to (`matrix`, `cells`)."""
+
+from harness.matrix.cells import Cell
+from harness.matrix.matrix import Matrix, SuiteEntry, load_matrix
+from harness.matrix.method_entries import MethodEntry
+from harness.matrix.schema import Budget, DataEntry, EngineSettings, ModelEntry, Strict, TrainSettings
+
+__all__ = [
+    "Budget",
+    "Cell",
+    "DataEntry",
+    "EngineSettings",
+    "Matrix",
+    "MethodEntry",
+    "ModelEntry",
+    "Strict",
+    "SuiteEntry",
+    "TrainSettings",
+    "load_matrix",
+]
