@@ -1,4 +1,4 @@
-"""`harness run` from matrix to table, on a tiny model with the public fake engine: once, again, killed, two at a time."""
+"""`harness run` from matrix to table, on a tiny model with the fake engine: once, again, killed, two at once."""
 
 from __future__ import annotations
 

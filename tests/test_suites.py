@@ -141,6 +141,13 @@ def test_a_named_task_without_its_data_is_refused_with_what_it_needs() -> None:
     assert "--mirror" in error.value.todo and "math.yaml:" in error.value.where
 
 
+def test_only_the_data_that_are_used_are_looked_for(tmp_path: Path) -> None:
+    used = FILE.replace("test}]", "test}, {source: 'file:gone.jsonl'}]").replace("tasks/x.yaml", "made_grammar.yaml")
+    shutil.copy(packaged("suites/tasks/made_grammar.yaml"), tmp_path)
+    ((task,), _) = choose_tasks(load_suite(write(tmp_path, used)))
+    assert task.source.spec == "make:grammar"
+
+
 def test_an_unknown_suite_names_the_nearest() -> None:
     with pytest.raises(HarnessError, match="no suite `maths`") as error:
         load_suite("maths")

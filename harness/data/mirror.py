@@ -7,6 +7,7 @@ Only names are resolved here; the files are read by `sources`.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,10 +68,12 @@ def open_mirror(folder: Path | None = None) -> Mirror | None:
             where=str(folder),
             todo="name a folder with a mirror.yaml, or leave --mirror and HARNESS_MIRROR out",
         )
-    return Mirror(index.parent, _read(index))
+    return Mirror(index.parent, _read(index, index.stat().st_mtime_ns))
 
 
-def _read(index: Path) -> dict[str, dict[str, str]]:
+@functools.lru_cache(maxsize=8)
+def _read(index: Path, changed: int) -> dict[str, dict[str, str]]:
+    """changed is there for the cache: a changed file is read again."""
     from harness.config.yaml_reader import parse
 
     tree = parse(index.read_text(encoding="utf-8"), lambda line: f"{index}:{line}")

@@ -80,7 +80,7 @@ def usable(entry: Entry) -> Entry:
     if entry.needs:
         raise Refused(
             f"lm-eval's task `{entry.name}` cannot be run here: it {' and '.join(entry.needs)}",
-            todo="write a task file of your own for the same data (CONTRIBUTING.md), or choose another task",
+            todo="write a task file of your own for the same data (suites/README.md), or choose another task",
         )
     return entry
 

