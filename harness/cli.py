@@ -78,19 +78,12 @@ def make_parser() -> argparse.ArgumentParser:
             group(sub)
         return sub
 
-    run = verb("run", cmd_run, "do what a matrix asks for, then print its table", _matrix, _selection, _store, _output)
+    common = (_matrix, _selection, _store, _output, _verbose)
+    run = verb("run", cmd_run, "do what a matrix asks for, then print its table", *common)
     run.add_argument("--dry-run", action="store_true", help="the same as `harness plan`")
     run.add_argument("--runner", default="local", metavar="PROFILE", help="runner profile (default: local)")
     run.add_argument("--jobs", type=_positive, metavar="N", help="jobs at once on a machine without a GPU (default: 1)")
-    verb(
-        "plan",
-        cmd_plan,
-        "what `run` would do, step by step, why, and how long it may take",
-        _matrix,
-        _selection,
-        _store,
-        _output,
-    )
+    verb("plan", cmd_plan, "what `run` would do, step by step, why, and how long it may take", *common)
     verb("status", cmd_status, "how far the cells of a matrix or run are", _run_or_matrix, _selection, _store, _output)
     table = verb("table", cmd_table, "the results of a matrix or run", _run_or_matrix, _selection, _store)
     table.add_argument("--format", choices=("md", "csv", "csv-long", "json"), default="md")
@@ -166,7 +159,10 @@ def _store(sub: Any) -> None:
 
 def _output(sub: Any) -> None:
     sub.add_argument("--json", action="store_true", help="machine-readable output")
-    sub.add_argument("-v", "--verbose", action="store_true", help="more detail")
+
+
+def _verbose(sub: Any) -> None:
+    sub.add_argument("-v", "--verbose", action="store_true", help="more detail: keys of steps, logs of jobs")
 
 
 # --- what several commands need -------------------------------------------------------------------------------
@@ -218,7 +214,7 @@ def cmd_run(args: argparse.Namespace) -> int:
     store, plan = _open_store(args), _plan(args)
     store.create()
     save_run(store, _plan(args, whole=True) if args.only else plan)
-    asked = Asked(args.matrix, args.set, args.seeds, args.limit, args.runner, args.jobs)
+    asked = Asked(args.matrix, args.set, args.seeds, args.limit, args.runner, args.jobs, args.verbose)
     good = execute(plan, store, asked)
     _warn(store)
     complete = _print_table(view_of(plan), store, form="json" if args.json else "md", keep=not args.only)
@@ -234,7 +230,7 @@ def cmd_plan(args: argparse.Namespace) -> int:
     store, plan = _open_store(args), _plan(args)
     todo = pending(plan, store, previous(run_folder(store, plan.matrix.name)))
     _warn(store)
-    return show_plan(plan, todo, estimate(plan, todo, store), json_wanted=args.json)
+    return show_plan(plan, todo, estimate(plan, todo, store), verbose=args.verbose, json_wanted=args.json)
 
 
 def cmd_status(args: argparse.Namespace) -> int:

@@ -13,10 +13,12 @@ from typing import Any
 
 IDENTITY = 1  # part of every key: change it only together with a heading in CHANGELOG.md
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 def canonical(value: Any) -> str:
     """Canonical JSON text: sorted keys, no spaces, UTF-8, floats by repr. TypeError or ValueError for anything else."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def digest(value: Any) -> str:

@@ -96,10 +96,12 @@ class Driver:
         template: JobFile,
         folder: Path,
         slots: Sequence[str],
+        *,
+        verbose: bool = False,
     ) -> None:
         self.plan, self.store, self.runner, self.view = plan, store, runner, view
         self.template, self.folder = template, folder
-        self.free = list(slots)
+        self.free, self.verbose = list(slots), verbose
         self.slot: dict[str, str] = {}
         self.running: dict[str, Running] = {}
         self.ended: dict[str, bool] = {}
@@ -138,6 +140,8 @@ class Driver:
         argv = (sys.executable, "-m", "harness.worker", str(file))
         self.runner.submit(Job(job.id, argv, environment(slot), file.with_suffix(".log")))
         self.view.job_started(job.id, job.id, len(job.steps))
+        if self.verbose:
+            self.view.message(f"{job.id}: log in {file.with_suffix('.log')}")
 
     def _progress(self, event: Progress) -> None:
         job = self.running.get(event.job_id)

@@ -28,6 +28,7 @@ class Asked:
     limit: int | None
     runner: str
     jobs: int | None
+    verbose: bool = False
 
 
 def execute(plan: Plan, store: Store, asked: Asked) -> bool:
@@ -54,7 +55,16 @@ def execute(plan: Plan, store: Store, asked: Asked) -> bool:
     )
     profile = load_profile(asked.runner)
     runner = make_runner(profile)
-    driver = Driver(plan, store, runner, make_progress(), template, folder, device_slots(asked.jobs or profile.jobs))
+    driver = Driver(
+        plan,
+        store,
+        runner,
+        make_progress(),
+        template,
+        folder,
+        device_slots(asked.jobs or profile.jobs),
+        verbose=asked.verbose,
+    )
     try:
         return driver.drive(jobs)
     finally:

@@ -48,6 +48,7 @@ class _Finder:
         self, plan: Plan, store: Store, done: Mapping[str, set[str]], before: Mapping[str, Mapping[str, str]]
     ) -> None:
         self.plan, self.store, self.done, self.before = plan, store, done, before
+        self.tried = {kind: set(store.keys(kind)) for kind in done}
         self.found: dict[str, Todo] = {}
 
     def cell(self, cell: PlannedCell) -> None:
@@ -86,8 +87,7 @@ class _Finder:
             self.found[step.key] = Todo(step, cell.name, what, reason or self._reason(cell, step, what))
 
     def _reason(self, cell: PlannedCell, step: Step, what: str) -> str:
-        past = self.store.history(step.kind, step.key)
-        if past:
+        if step.key in self.tried[step.kind] and (past := self.store.history(step.kind, step.key)):
             last = past[-1]
             return f"{last.outcome}: {last.message}" if last.message else last.outcome
         old = self.before.get(cell.name, {}).get(what)

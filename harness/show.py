@@ -37,7 +37,7 @@ def as_json(body: Any) -> int:
     return 0
 
 
-def show_plan(plan: Plan, todo: Sequence[Todo], cost: Estimate, *, json_wanted: bool) -> int:
+def show_plan(plan: Plan, todo: Sequence[Todo], cost: Estimate, *, verbose: bool, json_wanted: bool) -> int:
     """Every step that would run, with its reason, then notes and the expected cost."""
     if json_wanted:
         steps = [
@@ -54,7 +54,8 @@ def show_plan(plan: Plan, todo: Sequence[Todo], cost: Estimate, *, json_wanted: 
     print(f"{plan.matrix.name}: {len(plan.cells)} cells, {len(plan.steps())} steps, {len(todo)} to do")
     if todo:
         print()
-        print(columns(((t.cell, t.what, t.reason, t.step.key) for t in todo), ("CELL", "STEP", "REASON", "KEY")))
+        head = ("CELL", "STEP", "REASON", "KEY")[: 4 if verbose else 3]
+        print(columns(((t.cell, t.what, t.reason, t.step.key)[: len(head)] for t in todo), head))
     if plan.notes:
         print()
         print("\n".join(f"note: {n}" for n in plan.notes))

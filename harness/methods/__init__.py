@@ -6,6 +6,7 @@ imported. This file knows nothing of what methods do.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -24,6 +25,7 @@ OURS = {  # also in pyproject.toml; repeated here so that a checkout works befor
 }
 
 
+@functools.cache
 def _table() -> dict[str, EntryPoint]:
     table = {name: EntryPoint(name=name, value=value, group=GROUP) for name, value in OURS.items()}
     for point in entry_points(group=GROUP):
