@@ -133,7 +133,7 @@ def _method(cls: Any) -> dict[str, Any]:
         "knobs": {n: list(r) for n, r in cls.knobs.items()},
         "hooks": [h for h in hooks if getattr(cls, h) is not getattr(Method, h)],
         "about": (cls.__doc__ or "").strip(),
-        "schema": cls.Params.model_json_schema(),
+        "params_schema": cls.Params.model_json_schema(),
     }
 
 
@@ -153,7 +153,7 @@ def show_method(name: str, *, json_wanted: bool) -> int:
         f"{body['name']} ({body['family']}, version {body['version']}, leaves: {body['artifact']})\n\n{body['about']}\n"
     )
     print(f"paper: {body['paper'] or '-'}\nhooks: {', '.join(body['hooks']) or 'none'}")
-    properties = body["schema"].get("properties", {})
+    properties = body["params_schema"].get("properties", {})
     rows = [
         (n, json.dumps(d), _range(body["knobs"].get(n)), properties.get(n, {}).get("description", ""))
         for n, d in body["parameters"].items()

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"plan"},
     {"training", "evaluation", "engines", "data", "results"},
     {"methods", "engines.base"},
-    {"store", "digest", "matrix", "config", "errors", "packaged"},
+    {"store", "digest", "matrix", "config", "errors", "packaged", "machine"},
 ]
 HEAVY = ("torch", "transformers", "vllm", "lm_eval", "datasets", "pandas", "scipy", "peft", "reasoning_gym", "nltk")
 

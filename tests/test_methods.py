@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from typing import Any, ClassVar
 
@@ -78,9 +79,17 @@ def test_defaults_are_filled_in_and_read_as_attributes() -> None:
     assert lora.params.model_dump()["target_modules"] == "all-linear"
 
 
+@pytest.fixture(autouse=True)
+def forget_offers() -> Iterator[None]:
+    """What a test offers must not be found by the next one."""
+    yield
+    methods._table.cache_clear()
+
+
 def _offer(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str]) -> None:
     found = [EntryPoint(name=n, value=v, group=methods.GROUP) for n, v in points]
     monkeypatch.setattr(methods, "entry_points", lambda group: found)
+    methods._table.cache_clear()
 
 
 def test_a_method_of_another_package_is_found_through_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:

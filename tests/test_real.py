@@ -30,7 +30,7 @@ suites:
 def test_a_real_model_is_tuned_served_and_scored_on_five_suites(tmp_path: Path) -> None:
     matrix = tmp_path / "real.yaml"
     matrix.write_text(MATRIX)
-    table, err = harness(tmp_path, "run", matrix)
+    table, _ = harness(tmp_path, "run", matrix)
     assert "SmolLM2-135M-Instruct (Q4_1, dequantised)" in table
     store = tmp_path / "store"
     body = json.loads((store / "runs" / "real" / "table.json").read_text())

@@ -172,7 +172,7 @@ def test_a_step_published_between_the_look_and_the_claim_is_done(store: Store, m
         finish(store)
         return take(*args)
 
-    monkeypatch.setattr("harness.store.take", publish_first)
+    monkeypatch.setattr("harness.store.store.take", publish_first)
     with pytest.raises(Done):
         store.claim("train", KEY_A, IDENTITY_A)
     assert [e.outcome for e in store.history("train", KEY_A)] == ["ok", "superseded"]
