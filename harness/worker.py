@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -101,6 +102,7 @@ def work(job: JobFile) -> int:
 
 def main(argv: list[str]) -> int:
     """Run the job file named on the command line."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         return work(JobFile.read(Path(argv[0])))
     except StepFailed as error:
@@ -109,6 +111,13 @@ def main(argv: list[str]) -> int:
     except HarnessError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    """A driver that is interrupted asks its workers to end; what they hold is then noted as interrupted, not failed."""
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
