@@ -34,7 +34,7 @@ class Asked:
 def execute(plan: Plan, store: Store, asked: Asked) -> bool:
     """Do everything that is pending; True when every job ended well."""
     folder = run_folder(store, plan.matrix.name)
-    todo = pending(plan, store, previous(folder))
+    todo = pending(plan, store, previous(folder), thorough=True)
     for note in plan.notes:
         print(f"note: {note}", file=sys.stderr)
     jobs = make_jobs(plan, todo)

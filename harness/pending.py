@@ -31,12 +31,22 @@ class Todo:
     reason: str
 
 
-def pending(plan: Plan, store: Store, before: Mapping[str, Mapping[str, str]] | None = None) -> list[Todo]:
+def pending(
+    plan: Plan,
+    store: Store,
+    before: Mapping[str, Mapping[str, str]] | None = None,
+    *,
+    thorough: bool = False,
+) -> list[Todo]:
     """The steps that `harness run` would do, in order, each once.
 
     before: {cell: {what: key}} of the previous run of this matrix, for reasons that name what changed.
+    thorough: look into the records of finished scores, so that damaged ones are found and done again.
     """
     done = {kind: store.finished(kind) for kind in ("data", "train", "generate", "score")}
+    if thorough:
+        planned = {t.score.key for cell in plan.cells for t in cell.tasks}
+        done["score"] = {key for key in done["score"] & planned if store.find("score", key)}
     finder = _Finder(plan, store, done, before or {})
     for cell in plan.cells:
         finder.cell(cell)
@@ -56,7 +66,7 @@ class _Finder:
             scored = t.score.key in self.done["score"]
             if scored or (cell.train and self._diverged(cell.train)):
                 continue
-            if t.generate.key not in self.done["generate"]:
+            if t.generate.key not in self.done["generate"] or self.store.find("generate", t.generate.key) is None:
                 self._train(cell)
                 self._add(cell, t.generate, f"generate {t.task.name}")
             self._add(cell, t.score, f"score {t.task.name}")

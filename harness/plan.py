@@ -7,7 +7,7 @@ computes are the whole identity of the results: placement, names and notes are n
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from harness.data.models import ModelSource, find_model
 from harness.data.sources import Source, pin
 from harness.digest import digest, key_of
+from harness.engines import check as check_engine
 from harness.engines.base import EngineSpec
 from harness.errors import HarnessError, Problems
 from harness.evaluation.suite import Task, choose_tasks, load_suite
@@ -122,20 +123,22 @@ class _Resolver:
         self.notes: list[str] = []
         self.sources: dict[str, Source] = {}
         self.engine = EngineSpec(**matrix.engine.model_dump())
+        self._try("engine.name", lambda: check_engine(self.engine.name))
         self.models = {name: self._model(name) for name in matrix.models}
         self.tasks = [t for entry in matrix.suites for t in self._suite(entry.name, entry, limit)]
         self.asked = {t.name: {"task": t.asking(), "engine": self.engine.identity()} for t in self.tasks}
 
-    def _try(self, place: str, build_it: Any) -> Any:
+    def _try(self, place: str, build_it: Callable[[], Any]) -> Any:
+        """The result, or None with the problems kept, each with the line of the matrix where it comes from."""
         try:
             return build_it()
-        except Problems as several:
-            for problem in several.problems:
-                problem.where = problem.where or self.matrix.where(place)
-            self.problems += several.problems
-        except HarnessError as problem:
-            problem.where = problem.where or self.matrix.where(place)
-            self.problems.append(problem)
+        except HarnessError as error:
+            found = list(error.problems) if isinstance(error, Problems) else [error]
+        for problem in found:
+            if problem.where:  # a file of its own: a data file, a suite
+                problem.what = f"{problem.where}: {problem.what}"
+            problem.where = self.matrix.where(place)
+        self.problems += found
         return None
 
     def _model(self, label: str) -> ModelSource | None:

@@ -299,11 +299,18 @@ def _answer_all(bench: Bench, engine: Engine, answering: Sequence[_Answering]) -
 # --- score ----------------------------------------------------------------------------------------------------
 
 
-def run_score(bench: Bench, cell: PlannedCell, planned: PlannedTask) -> Record:
+def run_scores(bench: Bench, cell: PlannedCell) -> None:
+    """Score every task of a cell whose answers are there; why others are not was said where they failed."""
+    for planned in cell.tasks:
+        if bench.store.find("generate", planned.generate.key):
+            _score(bench, planned)
+
+
+def _score(bench: Bench, planned: PlannedTask) -> None:
     """Replay the stored responses through the task's scorer: `samples.jsonl` and `metrics.json`."""
     held = hold(bench, planned.score)
     if isinstance(held, Record):
-        return held
+        return
     from harness.evaluation.lm import score
 
     with held as attempt:
@@ -313,9 +320,7 @@ def run_score(bench: Bench, cell: PlannedCell, planned: PlannedTask) -> Record:
         scored = score(planned.task, responses)
         write_lines(attempt.work / "samples.jsonl", scored.samples)
         (attempt.work / "metrics.json").write_text(json.dumps(scored.metrics, indent=1, sort_keys=True))
-        return attempt.publish(
-            cost={"seconds": time.monotonic() - started}, extra={"truncated": generated.extra["truncated"]}
-        )
+        attempt.publish(cost={"seconds": time.monotonic() - started}, extra={"truncated": generated.extra["truncated"]})
 
 
 def write_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -20,7 +20,7 @@ from harness.data.models import harness_cache, materialise
 from harness.errors import HarnessError, StepFailed
 from harness.matrix import load_matrix
 from harness.plan import Plan, PlannedCell, Where, make_plan
-from harness.steps import Bench, run_data, run_generate, run_score, run_train
+from harness.steps import Bench, run_data, run_generate, run_scores, run_train
 from harness.store import Store
 
 QUIET = 0.2  # seconds between progress lines of one step, at least
@@ -97,7 +97,7 @@ def work(job: JobFile) -> int:
     if job.task == "generate":
         run_generate(bench, cells)
         return 0
-    return each(cells, lambda c: [run_score(bench, c, t) for t in c.tasks])
+    return each(cells, lambda c: run_scores(bench, c))
 
 
 def main(argv: list[str]) -> int:

@@ -125,24 +125,21 @@ def test_a_damaged_record_is_named_set_aside_and_done_again(matrix: Path) -> Non
 
 
 def test_a_missing_extra_names_the_command_that_installs_it(matrix: Path) -> None:
-    """An import hook hides vllm, as on a machine that lacks it."""
-    hide = (
-        "import sys\n"
-        "class Hide:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] == 'vllm': raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Hide())\n"
-        "from harness.engines import make\n"
-        "from harness.errors import HarnessError\n"
-        "from harness.engines.base import EngineSpec\n"
-        "from pathlib import Path\n"
-        "try: make('vllm').open(Path('.'), EngineSpec())\n"
-        "except HarnessError as error: print(error)\n"
+    """`find_spec` says what it would say on a machine that lacks vLLM."""
+    code = (
+        "import importlib.util, sys\n"
+        "real = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'vllm' else real(name, *rest)\n"
+        "from harness.cli import main\n"
+        "sys.exit(main(['plan', 'small.yaml', '--set', 'engine.name=vllm']))"
     )
-    env = environment(matrix.parent)
-    out = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, check=True, env=env).stdout
-    assert "vllm" in out
-    assert "make setup" in out
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=matrix.parent, env=environment(matrix.parent), capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "--set engine.name=vllm: " in done.stderr
+    assert "make setup" in done.stderr
+    assert ".[gpu]" in done.stderr
 
 
 def test_an_interrupt_ends_every_process_and_the_same_command_goes_on(matrix: Path) -> None:

@@ -34,7 +34,7 @@ def test_a_real_model_is_tuned_served_and_scored_on_five_suites(tmp_path: Path) 
     assert "SmolLM2-135M-Instruct (Q4_1, dequantised)" in table
     store = tmp_path / "store"
     body = json.loads((store / "runs" / "real" / "table.json").read_text())
-    assert all(e["value"] is not None for row in body["rows"] for e in row["scores"])
+    assert all(e["estimate"]["value"] is not None for row in body["rows"] for e in row["entries"].values())
     records = [json.loads(p.read_text()) for p in (store / "generate").rglob("record.json")]
     ways = {r["extra"]["activation"]["way"] for r in records}
     assert {"reload", "merge+reload"} <= ways

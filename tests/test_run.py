@@ -27,7 +27,7 @@ def test_a_run_ends_with_a_table_of_every_cell_and_task(finished: tuple[Path, st
         assert name in table
     body = json.loads((folder / "store" / "runs" / "small" / "table.json").read_text())
     assert body["schema"] == "harness-table"
-    values = [e["value"] for row in body["rows"] for e in row["scores"]]
+    values = [e["estimate"]["value"] for row in body["rows"] for e in row["entries"].values()]
     assert len(values) >= 9
     assert all(v is not None for v in values)
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.engines import INSTALL_VLLM
 from harness.engines.base import EngineSpec
 from harness.errors import HarnessError, MissingExtra
 
@@ -53,9 +54,7 @@ def start(base: Path, spec: EngineSpec, limit: int) -> Any:
         try:
             from vllm import LLM
         except ModuleNotFoundError as error:
-            raise MissingExtra(
-                error.name or "vllm", "the engine `vllm`", "CPU: make setup; GPU: pip install .[gpu]"
-            ) from error
+            raise MissingExtra(error.name or "vllm", "the engine `vllm`", INSTALL_VLLM) from error
         _log_warnings()
         on_cpu = {"enforce_eager": True, "kv_cache_memory_bytes": int(spec.memory * 2**30), "max_num_seqs": SEQUENCES}
         try:

@@ -114,7 +114,7 @@ def _first(
             note = f"suite {suite.name}: {name} stands in for {chain[0]}, whose data are not at hand; {how}"
             return task, note if name != chain[0] else ""
         needs = needs or task.source.needs or (task.shot_source.needs if task.shot_source else "")
-    raise Refused(f"the data of task `{chain[0]}` are not at hand", todo=needs)
+    raise Refused(f"the data of task `{chain[0]}` ({task.source.label}) are not at hand", todo=needs)
 
 
 def _resolve(suite: Suite, name: str, limit: int | None, mirror: Path | None, offline: bool) -> Task:
