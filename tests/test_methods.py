@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from typing import Any, ClassVar
 
@@ -16,6 +15,7 @@ from harness.matrix import TrainSettings
 from harness.methods.base import Method, Stage, check_stack, stage_stack
 from harness.training.adapters import make
 from harness.training.curation import curate, is_identity
+from tests.training import offer_methods
 
 
 class Mine(Method):
@@ -79,17 +79,8 @@ def test_defaults_are_filled_in_and_read_as_attributes() -> None:
     assert lora.params.model_dump()["target_modules"] == "all-linear"
 
 
-@pytest.fixture(autouse=True)
-def forget_offers() -> Iterator[None]:
-    """What a test offers must not be found by the next one."""
-    yield
-    methods._table.cache_clear()
-
-
 def _offer(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str]) -> None:
-    found = [EntryPoint(name=n, value=v, group=methods.GROUP) for n, v in points]
-    monkeypatch.setattr(methods, "entry_points", lambda group: found)
-    methods._table.cache_clear()
+    offer_methods(monkeypatch, *(EntryPoint(name=n, value=v, group=methods.GROUP) for n, v in points))
 
 
 def test_a_method_of_another_package_is_found_through_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:

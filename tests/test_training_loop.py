@@ -21,7 +21,7 @@ from harness.methods.dft import DFT
 from harness.methods.sft import SFT
 from harness.training import tokens as tokens_module
 from harness.training.adapters import TrainTask, make
-from tests.training import Watch, make_rows, train, write_rows
+from tests.training import Watch, make_rows, offer_methods, train, write_rows
 
 
 class Weighted(Method):
@@ -323,8 +323,8 @@ def test_an_empty_data_set_is_an_error_that_names_the_file(tmp_path: Path, tiny_
 
 
 def test_a_row_longer_than_the_models_context_is_named(tmp_path: Path, tiny_model: Path) -> None:
-    long = {"id": "long", "text": "x" * 600}
-    with pytest.raises(HarnessError, match="the longest row allowed is 512") as caught:
+    long = {"id": "long", "text": "x" * 5000}
+    with pytest.raises(HarnessError, match="the longest row allowed is 4096") as caught:
         train(tmp_path, tiny_model, rows=[long], max_length=10_000)
     assert "row long" in caught.value.where
 
@@ -379,7 +379,7 @@ def test_the_adapter_runs_a_method_of_another_package_by_name_and_reports(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     point = EntryPoint(name="outside", value="tests.test_training_loop:Outside", group=methods.GROUP)
-    monkeypatch.setattr(methods, "entry_points", lambda group: [point])
+    offer_methods(monkeypatch, point)
     rows, seen = write_rows(tmp_path / "rows.jsonl", make_rows()), []
     settings = TrainSettings(budget=Budget(steps=2), batch_size=4, precision="fp32", lr=1e-3)
     task = TrainTask(model=tiny_model, stack=(("outside", {}),), rows={"train": rows}, settings=settings)

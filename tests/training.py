@@ -5,14 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from harness import methods
 from harness.matrix import Budget, TrainSettings
 from harness.methods.base import Method, Row
 from harness.methods.sft import SFT
 from harness.training.adapters import TrainResult, TrainTask
 from harness.training.stage import run_stage
+
+
+def offer_methods(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
+    """As if installed packages offered these methods, until the test ends."""
+    monkeypatch.setattr(methods, "entry_points", lambda group: points)
+    monkeypatch.setattr(methods, "_table", methods._table.__wrapped__)
 
 
 def make_rows(n: int = 24) -> list[Row]:
