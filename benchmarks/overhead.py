@@ -48,7 +48,7 @@ def seconds(argv: list[str], *, times: int = 3) -> float:
 
 def split(store: Path) -> dict[str, float]:
     """Seconds by phase, from the records and the driver's timeline of the demo."""
-    from harness.pending import STEPPING
+    from harness.results.frame import STEPPING
     from harness.store import Store
 
     held = Store(store)

@@ -46,6 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if args.debug:
+            raise
+        from harness.store.disk import explain
+
+        print(f"error: {explain(error, Path(error.filename or '.').absolute())}", file=sys.stderr)
+        return 2
     except Exception as error:
         if args.debug:
             raise
@@ -112,10 +119,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
 
 
 def _matrix(sub: Any) -> None:
@@ -193,7 +199,12 @@ def _view(args: argparse.Namespace, store: Store) -> RunView:
     """The run that a command names: planned anew from a matrix file, or read back by name."""
     from harness.runs import load_run, view_of
 
-    return view_of(_plan(args)) if _is_matrix(args.matrix) else load_run(store, args.matrix)
+    if _is_matrix(args.matrix):
+        return view_of(_plan(args))
+    if args.only or args.set or args.limit or args.seeds:
+        todo = "name the matrix file instead of the run"
+        raise HarnessError("--only, --set, --limit and --seeds choose from a matrix, not from a run", todo=todo)
+    return load_run(store, args.matrix)
 
 
 def _warn(store: Store) -> None:
@@ -216,8 +227,8 @@ def cmd_run(args: argparse.Namespace) -> int:
     save_run(store, _plan(args, whole=True) if args.only else plan)
     asked = Asked(args.matrix, args.set, args.seeds, args.limit, args.runner, args.jobs, args.verbose)
     good = execute(plan, store, asked)
-    _warn(store)
     complete = _print_table(view_of(plan), store, form="json" if args.json else "md", keep=not args.only)
+    _warn(store)
     return 0 if good and complete else 1
 
 
@@ -229,8 +240,9 @@ def cmd_plan(args: argparse.Namespace) -> int:
 
     store, plan = _open_store(args), _plan(args)
     todo = pending(plan, store, previous(run_folder(store, plan.matrix.name)))
+    cost = estimate(plan, todo, store)
     _warn(store)
-    return show_plan(plan, todo, estimate(plan, todo, store), verbose=args.verbose, json_wanted=args.json)
+    return show_plan(plan, todo, cost, verbose=args.verbose, json_wanted=args.json)
 
 
 def cmd_status(args: argparse.Namespace) -> int:
@@ -238,7 +250,9 @@ def cmd_status(args: argparse.Namespace) -> int:
     from harness.show import show_status
 
     store = _open_store(args)
-    return show_status(_view(args, store), store, json_wanted=args.json)
+    show_status(_view(args, store), store, json_wanted=args.json)
+    _warn(store)
+    return 0
 
 
 def cmd_table(args: argparse.Namespace) -> int:
@@ -327,7 +341,9 @@ def cmd_export(args: argparse.Namespace) -> int:
     from harness.runs import export_run
 
     name = load_matrix(args.run).name if _is_matrix(args.run) else args.run
-    print(export_run(_open_store(args), name, args.file))
+    store = _open_store(args)
+    print(export_run(store, name, args.file))
+    _warn(store)
     return 0
 
 

@@ -5,12 +5,13 @@ It keeps no state of its own: whatever happens to it, the same command goes on f
 
 from __future__ import annotations
 
-import glob
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +20,13 @@ from harness.machine import gpus
 from harness.pending import Todo
 from harness.plan import Plan, PlannedCell
 from harness.progress import Progress as View
-from harness.runners.base import Ended, Job, Progress, Runner
-from harness.store import Store
+from harness.runners.base import LOG, Ended, Job, Progress, Runner
+from harness.store import Record, Store
 from harness.worker import JobFile
 
 POLL = 0.5  # seconds
-Task = Literal["prepare", "train", "generate", "score"]
+CELLS = 8  # trainings a job: enough to share its start, few enough to balance devices
+Task = Literal["train", "generate", "score"]
 
 
 @dataclass
@@ -51,27 +53,24 @@ class Running:
 
 
 def make_jobs(plan: Plan, todo: Sequence[Todo]) -> list[Planned]:
-    """One job that prepares models and data, one a cell that trains, one a model that generates, one that scores it."""
-    by_cell: dict[str, list[Todo]] = {}
-    for t in todo:
-        by_cell.setdefault(t.cell, []).append(t)
+    """Per model: jobs that train some cells each, one that generates for all of them, one that scores."""
     keys = {t.step.key for t in todo}
-    cells = [c for c in plan.cells if any(s.key in keys for s in c.steps())]
-    jobs = []
-    prepare = [c for c in cells if c.data and c.data.key in keys] or cells[:1]
-    if any(t.step.kind in ("data", "train", "generate") for t in todo):
-        jobs.append(Planned("prepare", "prepare", tuple(prepare), _steps(prepare, keys, "data")))
-    first = tuple(j.id for j in jobs)
+    jobs: list[Planned] = []
     trained: set[str] = set()
-    for cell in cells:
-        steps = tuple(k for k in _steps([cell], keys, "train") if k not in trained)
-        if steps:
-            trained.update(steps)
-            jobs.append(Planned(f"train {cell.name}", "train", (cell,), steps, first))
-    for model in dict.fromkeys(c.cell.model for c in cells):
-        mine = [c for c in cells if c.cell.model == model]
+    for model in dict.fromkeys(c.cell.model for c in plan.cells):
+        mine = [c for c in plan.cells if c.cell.model == model and any(s.key in keys for s in c.steps())]
+        to_train = []
+        for cell in mine:
+            if set(_steps([cell], keys, "train")) - trained:
+                to_train.append(cell)
+                trained.update(_steps([cell], keys, "train"))
+        parts = [to_train[i : i + CELLS] for i in range(0, len(to_train), CELLS)]
+        for number, part in enumerate(parts, 1):
+            name = f"train {model}" if len(parts) == 1 else f"train {model} {number}/{len(parts)}"
+            jobs.append(Planned(name, "train", tuple(part), _steps(part, keys, "data", "train")))
         generate, score = _steps(mine, keys, "generate"), _steps(mine, keys, "score")
-        before = first + tuple(j.id for j in jobs if j.task == "train" and j.cells[0] in mine)
+        needed = {s.key for c in mine for s in c.train}  # two labels of one model may share a training
+        before = tuple(j.id for j in jobs if j.task == "train" and needed & set(j.steps))
         if generate:
             jobs.append(Planned(f"generate {model}", "generate", tuple(mine), generate, before))
             before = (f"generate {model}",)
@@ -80,8 +79,8 @@ def make_jobs(plan: Plan, todo: Sequence[Todo]) -> list[Planned]:
     return jobs
 
 
-def _steps(cells: Iterable[PlannedCell], keys: set[str], kind: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(s.key for c in cells for s in c.steps() if s.kind == kind and s.key in keys))
+def _steps(cells: Iterable[PlannedCell], keys: set[str], *kinds: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(s.key for c in cells for s in c.steps() if s.kind in kinds and s.key in keys))
 
 
 class Driver:
@@ -110,6 +109,7 @@ class Driver:
 
     def drive(self, jobs: Sequence[Planned]) -> bool:
         """Do all jobs; True when each ended well. KeyboardInterrupt ends what is running and is passed on."""
+        remove_leftovers(self.folder / "jobs")
         waiting = list(jobs)
         known = {j.id for j in jobs}
         self.view.start(sum(len(j.steps) for j in jobs))
@@ -125,23 +125,25 @@ class Driver:
             for job_id in list(self.running):
                 self.runner.cancel(job_id)
             self.view.close()
-            (self.folder / "timeline.json").write_text(json.dumps(self.timeline))
+            with suppress(OSError):  # a full disk: what ended the run says so
+                (self.folder / "timeline.json").write_text(json.dumps(self.timeline))
         return all(self.ended.values())
 
     def _launch(self, job: Planned) -> None:
-        name = f"{job.id.replace(' ', '-').replace('/', '_')}-{os.getpid()}"
-        file = self.folder / "jobs" / f"{name}.json"
-        names = tuple(glob.escape(c.name) for c in job.cells)
-        replace(self.template, task=job.task, cells=names).write(file)
+        file = self.folder / "jobs" / f"{file_name(job.id)}.json"
+        names = tuple(c.name for c in job.cells)
+        replace(self.template, task=job.task, cells=names, steps=job.steps).write(file)
         slot = self.free.pop(0)
         self.slot[job.id] = slot
         self.running[job.id] = Running(job)
         self.started[job.id] = time.monotonic()
         argv = (sys.executable, "-m", "harness.worker", str(file))
-        self.runner.submit(Job(job.id, argv, environment(slot), file.with_suffix(".log")))
+        log = file.with_suffix(".log")
+        env = {**environment(slot, self.template.offline), LOG: str(log.absolute())}
+        self.runner.submit(Job(job.id, argv, env, log))
         self.view.job_started(job.id, job.id, len(job.steps))
         if self.verbose:
-            self.view.message(f"{job.id}: log in {file.with_suffix('.log')}")
+            self.view.message(f"{job.id}: log in {log}")
 
     def _progress(self, event: Progress) -> None:
         job = self.running.get(event.job_id)
@@ -161,43 +163,61 @@ class Driver:
         text = ""
         if not good:
             how = f"ended by signal {event.signal}" if event.signal else f"exit code {event.code}"
-            text = f"{how}; log: {self.folder / 'jobs'}\n{event.tail}"
+            log = self.folder / "jobs" / f"{file_name(event.job_id)}.log"
+            text = f"{how}; log: {log}\n{_without_traceback(event.tail)}"
         self.view.job_ended(event.job_id, good, text)
-        if job.planned.task in ("generate", "score"):
-            self.shed(job.planned.cells)
-
-    def shed(self, cells: Iterable[PlannedCell]) -> None:
-        """Let go of weights that `keep` does not ask for, once every answer that needed them is there."""
-        for cell in cells:
-            names = sheddable(self.plan, cell, self.store)
-            if names:
-                record = self.store.find("train", cell.train[-1].key)
-                if record is not None:
-                    self.store.shed(record, names)
+        shutil.rmtree(self.folder / "jobs" / f"{file_name(event.job_id)}.tmp", ignore_errors=True)
+        if job.planned.task == "generate":
+            shed(self.plan, self.store)
 
 
-def sheddable(plan: Plan, cell: PlannedCell, store: Store) -> list[str]:
-    """The weight files of a cell that may go: `keep` allows it and all its answers are stored."""
+def file_name(job: str) -> str:
+    """The stem of a job's files: two drivers of one run must not share them."""
+    return f"{job.replace(' ', '-').replace('/', '_')}-{os.getpid()}"
+
+
+def remove_leftovers(jobs: Path) -> None:
+    """Temporary files of drivers that were killed; a file's stem ends with the pid of its driver."""
+    for folder in jobs.glob("*.tmp"):
+        if not Path(f"/proc/{folder.stem.rpartition('-')[2]}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _without_traceback(tail: str) -> str:
+    """A traceback is for the log; its last line says enough here."""
+    head, mark, trace = tail.partition("Traceback (most recent call last)")
+    return f"{head}{trace.rstrip().splitlines()[-1]}" if mark else tail
+
+
+def shed(plan: Plan, store: Store) -> None:
+    """Let go of weights that `keep` does not ask for, once every answer that needed them is there."""
+    for cell in plan.cells:
+        for record, names in sheddable(plan, cell, store):
+            store.shed(record, names)
+
+
+def sheddable(plan: Plan, cell: PlannedCell, store: Store) -> list[tuple[Record, list[str]]]:
+    """The weight files of a cell that may go, by record: `keep` allows it and all its answers are stored."""
     keep = plan.matrix.keep
     if keep == "all" or not cell.train:
         return []
     if any(store.find("generate", t.generate.key) is None for t in cell.tasks):
         return []
-    record = store.find("train", cell.train[-1].key)
+    record = store.find("train", cell.train[-1].key, whole=True)  # weights may have been made a second time
     if record is None or record.status != "ok":
         return []
     kind = json.loads(record.file("artifact/artifact.json").read_text())["kind"]
     if keep == "adapters" and kind == "adapter":
         return []
-    gone = set(record.missing())
-    return [n for n in record.outputs if n.startswith("artifact/") and n.endswith(".safetensors") and n not in gone]
+    names = [n for n in record.outputs if n.startswith("artifact/") and n.endswith(".safetensors")]
+    return [(record, names)] if names else []
 
 
-def environment(slot: str) -> Mapping[str, str]:
-    """The environment of a job: the device it may use, quiet libraries, and the threads this machine has."""
+def environment(slot: str, offline: bool) -> Mapping[str, str]:
+    """The environment of a job: the device it may use, quiet libraries, and threads that yield while they wait."""
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": slot if slot != "cpu" else ""}
     for name, value in {
-        "OMP_WAIT_POLICY": "passive",  # threads that spin while they wait take the cores from whoever has work
+        "GOMP_SPINCOUNT": "10000",  # threads that spin on while they wait take the cores from whoever has work
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -205,6 +225,8 @@ def environment(slot: str) -> Mapping[str, str]:
         "PYTHONUNBUFFERED": "1",
     }.items():
         env.setdefault(name, value)
+    if offline:
+        env |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     return env
 
 
@@ -212,7 +234,7 @@ def device_slots(jobs: int | None) -> list[str]:
     """One slot a GPU, or one on a machine without any; `jobs` overrides how many run at once on a CPU."""
     found = gpus()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else [str(i) for i in range(len(found))]
+    names = [str(i) for i in range(len(found))] if visible is None else [n for n in visible.split(",") if n.strip()]
     if found and names:
         return names
     return ["cpu"] * (jobs or 1)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.driver import Driver, device_slots, make_jobs
-from harness.pending import pending, previous
+from harness.driver import Driver, device_slots, file_name, make_jobs, shed
+from harness.pending import pending
 from harness.plan import Plan
 from harness.progress import make_progress
 from harness.runners.profile import load_profile, make_runner
-from harness.runs import run_folder
+from harness.runs import run_folder, write
 from harness.store import Store
 from harness.worker import JobFile
 
@@ -34,26 +33,30 @@ class Asked:
 def execute(plan: Plan, store: Store, asked: Asked) -> bool:
     """Do everything that is pending; True when every job ended well."""
     folder = run_folder(store, plan.matrix.name)
-    todo = pending(plan, store, previous(folder), thorough=True)
+    profile = load_profile(asked.runner)
+    todo = pending(plan, store, thorough=True)
+    shed(plan, store)  # an earlier run may have ended before it could
     for note in plan.notes:
         print(f"note: {note}", file=sys.stderr)
     jobs = make_jobs(plan, todo)
     if not jobs:
         return True
-    snapshot = folder / "matrix.yaml"  # an edit of the matrix while it runs must not change what runs
-    shutil.copyfile(asked.matrix, snapshot)
+    # An edit of the matrix, or another run, while this one runs must not change what runs.
+    snapshot = folder / "jobs" / f"{file_name('matrix')}.yaml"
+    snapshot.parent.mkdir(parents=True, exist_ok=True)
+    write(snapshot, asked.matrix.read_text(encoding="utf-8"))
     template = JobFile(
         task="",
         cells=(),
+        steps=(),
         store=str(store.root),
         matrix=str(snapshot),
         overrides=tuple(asked.overrides),
-        mirror=str(plan.where.mirror.resolve()) if plan.where.mirror else None,
+        mirror=str(plan.where.mirror.expanduser().resolve()) if plan.where.mirror else None,
         offline=plan.where.offline,
         seeds=asked.seeds,
         limit=asked.limit,
     )
-    profile = load_profile(asked.runner)
     runner = make_runner(profile)
     driver = Driver(
         plan,

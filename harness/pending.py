@@ -14,10 +14,10 @@ from typing import Any
 
 from harness.digest import differences
 from harness.plan import Plan, PlannedCell, Step
+from harness.results.frame import STEPPING
 from harness.store import Store
 
 ASSUMED = {"train": 300.0, "generate": 500.0}  # tokens a second on two cores, until the store knows better
-STEPPING = ("data", "forward", "backward", "optimizer")  # phases of an optimiser step
 SECONDS = {"data": 2.0, "score": 1.0, "start": 20.0}
 
 
@@ -75,11 +75,10 @@ class _Finder:
         for number, step in enumerate(cell.train):
             reason = ""
             if step.key in self.done["train"]:
-                record = self.store.find("train", step.key)
-                if record is not None and not record.missing():
+                if self.store.find("train", step.key, whole=True):
                     continue
                 reason = "its weights were not kept and are needed again"
-            if cell.data and cell.data.key not in self.done["data"]:
+            if cell.data and not (cell.data.key in self.done["data"] and self.store.find("data", cell.data.key)):
                 self._add(cell, cell.data, "data")
             what = "train" if len(cell.train) == 1 else f"train {cell.stages[number].name}"
             self._add(cell, step, what, reason)
@@ -107,11 +106,12 @@ class _Finder:
         if was is None:
             return "new"
         changes = [d for d in differences(was, step.identity) if not _upstream(d)]
+        changes = ["what is asked, or the engine" if d.startswith("asked ") else d for d in changes]
         return f"changed: {'; '.join(changes)}" if changes else "upstream changed"
 
 
 def _upstream(change: str) -> bool:
-    return change.split(" ", 1)[0] in ("artifact", "generate", "data", "init", "ref")
+    return change.split(" ", 1)[0].split(".")[0] in ("artifact", "generate", "data", "after")
 
 
 def keys_by_cell(plan: Plan) -> dict[str, dict[str, str]]:

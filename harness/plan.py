@@ -20,11 +20,10 @@ from harness.engines.base import EngineSpec
 from harness.errors import HarnessError, Problems
 from harness.evaluation.suite import Task, choose_tasks, load_suite
 from harness.matrix import Cell, Matrix
+from harness.matrix.schema import PLACEMENT
 from harness.methods import build
-from harness.methods.base import Method, Stage, check_stack, overrides, owner
+from harness.methods.base import Method, Stage, overrides, owner
 from harness.training.adapters import make as make_adapter
-
-PLACEMENT = {"micro_batch", "checkpoint_seconds"}  # settings that cannot change a result, so they are in no key
 
 
 @dataclass(frozen=True)
@@ -192,12 +191,13 @@ class _Resolver:
 
         def resolve() -> tuple[tuple[Method, ...], tuple[Stage, ...], dict[str, Any]]:
             stack = build(entry.stack)
-            check_stack(stack)
             if not any(m.trains for m in stack):
                 return stack, (), {}
             adapter = make_adapter(entry.trainer)
             adapter.check(stack)
             stages = tuple(owner(stack, "stages").stages(None))
+            if not stages and any(overrides(m, hook) for m in stack for hook in ("wrap", "unwrap")):
+                stages = (Stage(),)  # one step that opens, wraps and unwraps
             settings = entry.train.model_dump(mode="json", exclude=PLACEMENT)
             trainer = [adapter.name, adapter.version]
             return stack, stages, {"stack": stack_identity(stack), "settings": settings, "trainer": trainer}

@@ -1,12 +1,12 @@
 """The readable view of a run: a folder `runs/NAME` in the store with the keys of its cells, its jobs and its tables.
 
-It can be deleted at any time; the next `harness run` or `harness table` makes it again. Results live in the steps.
+It can be deleted at any time; the next `harness run` makes it again. Results live in the steps.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from harness.errors import HarnessError, nearest
 from harness.pending import keys_by_cell
 from harness.plan import Plan, protocol_of
 from harness.results.frame import CellView, TaskView
-from harness.store import RUNS, Store
+from harness.store import RUNS, Store, disk
 from harness.store.transfer import export, import_
 
 
@@ -142,9 +142,13 @@ def export_run(store: Store, name: str, file: Path) -> str:
 
 def import_run(store: Store, file: Path) -> str:
     """Take over an exported file: its steps, then its view, unless a run of that name is there. What came of it."""
-    store.create()
     came = import_(store, file)
-    run = RunView.from_json(came.manifest["run"])
+    try:
+        run = RunView.from_json(came.manifest["run"])
+    except (KeyError, TypeError) as error:
+        raise HarnessError("the file holds steps but no run", where=str(file), why=repr(error)) from error
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", run.name):
+        raise HarnessError(f"`{run.name}` is not the name of a run", where=str(file))
     folder = run_folder(store, run.name)
     text = f"{len(came.new)} steps taken over, {len(came.present)} were there already"
     text += "".join(f"\nrefused {kind} {key}: {why}" for kind, key, why in came.refused)
@@ -158,6 +162,5 @@ def import_run(store: Store, file: Path) -> str:
 
 def write(file: Path, text: str) -> None:
     """Replace a file in one step, so that two runs of one matrix cannot leave half of it."""
-    temp = file.with_name(f".{file.name}.{os.getpid()}")
-    temp.write_text(text, encoding="utf-8")
-    temp.replace(file)
+    with disk.guard(file):
+        disk.write_whole(file, text.encode())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.pending import Estimate, Todo
 from harness.plan import Plan
+from harness.progress import duration
 
 if TYPE_CHECKING:
     from harness.results.frame import CellView
@@ -22,13 +23,6 @@ def columns(rows: Iterable[Sequence[object]], head: Sequence[str]) -> str:
     table = [[str(c) for c in row] for row in (head, *rows)]
     widths = [max(len(row[i]) for row in table) for i in range(len(head))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table)
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def as_json(body: Any) -> int:
@@ -90,6 +84,8 @@ def show_status(run: RunView, store: Store, *, json_wanted: bool) -> int:
         for r in rows
     ]
     print(columns(text, ("CELL", "TASKS", "")))
+    for log in sorted({log for r in rows for log in r["logs"]}):
+        print(f"log of what failed: {log}")
     return 0
 
 
@@ -101,6 +97,13 @@ def _working(view: CellView, store: Store) -> str:
         if holder:
             return f"{kind}: {holder}"
     return ""
+
+
+def _logs(view: CellView, store: Store) -> list[str]:
+    """Logs of the steps of a cell whose last attempt failed."""
+    steps = [("train", k) for k in view.train] + [(k, getattr(t, f)) for t in view.scores for k, f in _TASK_STEPS]
+    last = [past[-1] for kind, key in steps if (past := store.history(kind, key))]
+    return sorted({e.log for e in last if e.outcome in ("failed", "dead") and e.log})
 
 
 _TASK_STEPS = (("generate", "generate"), ("score", "key"))
@@ -177,12 +180,7 @@ def show_gc(store: Store, plans: Sequence[Plan], *, delete: bool, json_wanted: b
     from harness.store import gc
 
     wanted = {(s.kind, s.key) for plan in plans for s in plan.steps().values()} if plans else None
-    weights = [
-        (record, names)
-        for plan in plans
-        for cell in plan.cells
-        if (names := sheddable(plan, cell, store)) and (record := store.find("train", cell.train[-1].key))
-    ]
+    weights = [pair for plan in plans for cell in plan.cells for pair in sheddable(plan, cell, store)]
     found = gc.plan(store, wanted, weights)
     total = sum(r.bytes for r in found)
     if json_wanted:

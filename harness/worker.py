@@ -6,20 +6,24 @@ that fails leaves its reason in the store; the exit code says only whether all o
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.data.models import harness_cache, materialise
 from harness.errors import HarnessError, StepFailed
+from harness.machine import cores
 from harness.matrix import load_matrix
 from harness.plan import Plan, PlannedCell, Where, make_plan
+from harness.runners.base import EVENTS_FD, LOG
 from harness.steps import Bench, run_data, run_generate, run_scores, run_train
 from harness.store import Store
 
@@ -30,8 +34,9 @@ QUIET = 0.2  # seconds between progress lines of one step, at least
 class JobFile:
     """What a worker is told: how to make the driver's plan again, and what of it to do."""
 
-    task: str  # prepare, train, generate, score
+    task: str  # train, generate, score
     cells: tuple[str, ...]
+    steps: tuple[str, ...]  # keys
     store: str
     matrix: str
     overrides: tuple[str, ...] = ()
@@ -47,7 +52,7 @@ class JobFile:
     @classmethod
     def read(cls, file: Path) -> JobFile:
         body = json.loads(file.read_text())
-        return cls(**{**body, "cells": tuple(body["cells"]), "overrides": tuple(body["overrides"])})
+        return cls(**{**body, **{name: tuple(body[name]) for name in ("cells", "steps", "overrides")}})
 
     def plan(self) -> Plan:
         where = Where(Path(self.mirror) if self.mirror else None, self.offline)
@@ -55,9 +60,16 @@ class JobFile:
         return make_plan(matrix, where, only=self.cells, seeds=self.seeds, limit=self.limit)
 
 
+def scratch(job: Path) -> Path:
+    """The folder for the temporary files of a job. Short, since sockets may lie in it."""
+    folder = job.with_suffix(".tmp")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def reporter() -> Callable[[str, float, float, str], None]:
     """Writes progress to the driver; without one (a job run by hand) it writes nothing."""
-    number = os.environ.get("HARNESS_EVENTS_FD")
+    number = os.environ.get(EVENTS_FD)
     if number is None:
         return lambda key, done, total, note: None
     stream = os.fdopen(int(number), "w", buffering=1)
@@ -72,39 +84,96 @@ def reporter() -> Callable[[str, float, float, str], None]:
     return report
 
 
-def each(cells: list[PlannedCell], run: Callable[[PlannedCell], Any]) -> int:
-    """Run a step for every cell; one that fails is reported and does not stop the others."""
-    failed = 0
-    for cell in cells:
-        try:
-            run(cell)
-        except HarnessError as error:
-            failed = max(failed, error.exit_code)
-            print(f"{cell.name}: {error}", file=sys.stderr, flush=True)
-    return failed
-
-
 def work(job: JobFile) -> int:
     """Do a job; 0 when all of its steps came out."""
-    bench = Bench(job.plan(), Store(Path(job.store)), reporter())
+    log = os.environ.get(LOG)
+    bench = Bench(job.plan(), Store(Path(job.store)), reporter(), Path(log) if log else None)
+    try:
+        return _do(job, bench)
+    finally:
+        for warning in bench.store.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+
+
+def _do(job: JobFile, bench: Bench) -> int:
     cells = bench.plan.cells
-    if job.task == "prepare":
-        for model in {c.model.digest: c.model for c in cells}.values():
-            materialise(model, harness_cache())
-        return each(cells, lambda c: run_data(bench, c))
-    if job.task == "train":
-        return each(cells, lambda c: run_train(bench, c))
+    if set(job.steps) - bench.plan.steps().keys():
+        raise HarnessError("what this run was planned from has changed since it started", todo="run the command again")
+
     if job.task == "generate":
-        run_generate(bench, cells)
-        return 0
-    return each(cells, lambda c: run_scores(bench, c))
+        return run_generate(bench, cells)
+    if job.task == "train":
+
+        def train(cell: PlannedCell) -> None:
+            run_data(bench, cell)
+            run_train(bench, cell)
+
+        return forked(cells, train, preload=("torch", "transformers.models.auto.modeling_auto", "peft"))
+    return forked(
+        cells, lambda c: run_scores(bench, c), preload=("harness.evaluation.lm",), at_once=max(1, int(cores()))
+    )
+
+
+def forked(
+    cells: Sequence[PlannedCell], run: Callable[[PlannedCell], None], *, preload: Sequence[str], at_once: int = 1
+) -> int:
+    """Each cell in a process of its own, forked from this one, which has imported the heavy packages for all of them.
+
+    Nothing may compute here before the fork: a child cannot use threads that its parent has started. A cell that
+    fails, or is killed, does not stop the others. Returns the worst exit code.
+    """
+    for name in preload:
+        importlib.import_module(name)
+    waiting, running, code = list(cells), dict[int, str](), 0
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                cell = waiting.pop(0)
+                running[_fork(cell, run)] = cell.name
+            pid, status = os.wait()
+            if (name := running.pop(pid, "")) and status:
+                code = max(code, os.waitstatus_to_exitcode(status), 1)
+                if os.WIFSIGNALED(status):
+                    print(f"{name}: its process was ended by signal {os.WTERMSIG(status)}", file=sys.stderr, flush=True)
+    finally:
+        for pid in running:
+            os.kill(pid, signal.SIGTERM)
+        for pid in running:
+            os.waitpid(pid, 0)
+    return code
+
+
+def _fork(cell: PlannedCell, run: Callable[[PlannedCell], None]) -> int:
+    """The pid of a child that runs one cell and exits with its code."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        run(cell)
+        code = 0
+    except HarnessError as error:
+        code = error.exit_code
+        print(f"{cell.name}: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # not through the parent's cleanup
 
 
 def main(argv: list[str]) -> int:
     """Run the job file named on the command line."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return work(JobFile.read(Path(argv[0])))
+        file = Path(argv[0])
+        tempfile.tempdir = str(scratch(file))  # so that what a killed worker leaves is found and removed
+        return work(JobFile.read(file))
     except StepFailed as error:
         print(error, file=sys.stderr)
         return 1

@@ -12,7 +12,6 @@ unless `offline=False` is given.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import importlib.metadata
@@ -30,8 +29,9 @@ from harness.data import checkpoint
 from harness.data.gguf_header import quantisation, read_metadata
 from harness.digest import digest, file_digest
 from harness.errors import HarnessError, nearest
+from harness.store.disk import explain, is_full
 
-_CONVERSION = 1  # part of a converted folder's name: raise it when a conversion may come out differently
+_CONVERSION = 1  # part of the digest of what is converted: raise it when a conversion may come out differently
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?")
 _QUANTISED = re.compile(r"[.-](?:I?Q\d\w*|BF16|F16|F32|fp16)$", re.IGNORECASE)
 
@@ -65,9 +65,11 @@ def find_model(source: str, *, offline: bool = True, cache: Path | None = None) 
     if path.is_dir():
         template, context = checkpoint.inspect(path)
         parts = {file.name: _about(file, memo)["sha256"] for file in checkpoint.content(path)}
-        return ModelSource(source, name, digest(parts), "folder", path, template, context)
+        converted = digest(parts if _is_ready(path) else [parts, _CONVERSION])
+        return ModelSource(source, name, converted, "folder", path, template, context)
     about = _about(path, memo)
-    return ModelSource(source, about["name"], about["sha256"], "gguf", path, about["chat_template"], about["context"])
+    converted = digest([about["sha256"], _CONVERSION])
+    return ModelSource(source, about["name"], converted, "gguf", path, about["chat_template"], about["context"])
 
 
 def materialise(model: ModelSource, cache: Path) -> Path:
@@ -76,15 +78,20 @@ def materialise(model: ModelSource, cache: Path) -> Path:
     Converted once, under a lock, and published by one rename: a conversion that was killed is never used.
     HarnessError if the disk is full or `transformers` cannot read the file.
     """
-    if model.kind == "folder" and checkpoint.weight_files(model.path)[0].suffix == ".safetensors":
+    if model.kind == "folder" and _is_ready(model.path):
         return model.path
-    done = cache / "models" / f"{model.digest[:24]}-v{_CONVERSION}"
+    done = cache / "models" / model.digest[:24]
     if done.is_dir():
         return done
     with _locked(done.with_suffix(".lock")):
         if not done.is_dir():
             _convert(model, done)
     return done
+
+
+def _is_ready(folder: Path) -> bool:
+    """Whether a model folder serves as it is."""
+    return checkpoint.weight_files(folder)[0].suffix == ".safetensors"
 
 
 def _convert(model: ModelSource, done: Path) -> None:
@@ -98,21 +105,9 @@ def _convert(model: ModelSource, done: Path) -> None:
         work.rename(done)
     except BaseException as error:
         shutil.rmtree(work, ignore_errors=True)
-        if disk_is_full(error):
-            raise _disk_full(done) from error
+        if is_full(error):
+            raise explain(error, done) from error
         raise
-
-
-def disk_is_full(error: BaseException) -> bool:
-    """Whether this is the operating system's answer to writing on a full disk, also as safetensors words it."""
-    full = (errno.ENOSPC, errno.EDQUOT)
-    return getattr(error, "errno", None) in full or any(f"os error {code}" in str(error) for code in full)
-
-
-def _disk_full(path: Path) -> HarnessError:
-    return HarnessError(
-        "the disk is full", where=str(path), todo="free some space, or set HARNESS_CACHE to a folder on another disk"
-    )
 
 
 @contextlib.contextmanager
@@ -122,8 +117,8 @@ def _locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("w")
     except OSError as error:
-        if disk_is_full(error):
-            raise _disk_full(path) from error
+        if is_full(error):
+            raise explain(error, path) from error
         raise HarnessError(
             "cannot write to the cache folder", where=str(path.parent), why=str(error), todo="set HARNESS_CACHE"
         ) from error

@@ -42,13 +42,18 @@ def load(folder: Path, dtype: str) -> Any:
 
 
 def next_logprobs(model: Any, prompts: Sequence[Sequence[int]], ids: Sequence[int]) -> Tensor:
-    """Log-probability of every one of `ids` as the next token of every prompt: [prompts, ids], float32."""
-    rows = []
-    for prompt in prompts:
-        with torch.inference_mode():
-            logits = model(torch.tensor([list(prompt)], device=model.device), logits_to_keep=1).logits[0, -1]
-        rows.append(logits.float().log_softmax(-1)[list(ids)].cpu())
-    return torch.stack(rows)
+    """Log-probability of every one of `ids` as the next token of every prompt: [prompts, ids], float32.
+
+    One pass for all prompts, padded on the right, where a causal model does not look.
+    """
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    width = int(lengths.max())
+    padded = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts], device=model.device)
+    with torch.inference_mode():
+        hidden = model(padded, output_hidden_states=True, logits_to_keep=1).hidden_states[-1]
+        last = hidden[torch.arange(len(prompts)), lengths.to(hidden.device) - 1]
+        logits = model.get_output_embeddings()(last)
+    return logits.float().log_softmax(-1)[:, list(ids)].cpu()
 
 
 @dataclass

@@ -11,9 +11,6 @@ Does not repair indentation, close brackets or drop prose from the middle of an 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from harness.evaluation.sandbox import Limits, Trial, judge
 from harness.evaluation.verdict import Verdict
@@ -25,16 +22,6 @@ _INDENTED = re.compile(r"(?:[ \t]*\n)*(?:  |\t)[ \t]*\S")  # a function's body, 
 _STOP = re.compile(r"^(?:class|def|#|if|print|```|~~~)", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class Item:
-    """One completion of one HumanEval problem; the fields are the data set's own."""
-
-    prompt: str
-    completion: str
-    test: str
-    entry_point: str
-
-
 def score_humaneval(
     prompt: str, completion: str, test: str, entry_point: str, *, limits: Limits | None = None
 ) -> Verdict:
@@ -44,16 +31,6 @@ def score_humaneval(
         return Verdict("no-code", "the answer holds no code")
     trial = Trial(program, (entry_point,), prompt, f"{test}\ncheck({entry_point})\n")
     return judge(trial, limits)
-
-
-def check_many(items: Iterable[Item], workers: int, *, limits: Limits | None = None) -> list[Verdict]:
-    """Verdicts in the order of the items, `workers` at a time (each uses up to two processes)."""
-
-    def check(item: Item) -> Verdict:
-        return score_humaneval(item.prompt, item.completion, item.test, item.entry_point, limits=limits)
-
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(check, items))
 
 
 def build_program(prompt: str, completion: str, entry_point: str) -> str | None:

@@ -91,10 +91,6 @@ class Task:
         task = [self.entry.name, self.entry.version] if self.entry else self.file.scoring if self.file else None
         return {"scorer": scorer, "task": task, "lm_eval": lm_eval_version()}
 
-    def identity(self) -> dict[str, Any]:
-        """Both."""
-        return {"asking": self.asking(), "scoring": self.scoring()}
-
 
 @functools.cache
 def lm_eval_version() -> str:

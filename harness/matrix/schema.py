@@ -53,6 +53,9 @@ class Budget(Strict):
         return self
 
 
+PLACEMENT = {"micro_batch", "checkpoint_seconds"}  # settings that cannot change a result, so they are in no key
+
+
 class TrainSettings(Strict):
     """How a cell is trained, whatever its method. The defaults suit a small model.
 

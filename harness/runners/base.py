@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 EVENTS_FD = "HARNESS_EVENTS_FD"  # environment variable of a worker: the fd on which it writes JSON objects, one a line
 
+LOG = "HARNESS_LOG"  # environment variable of a worker: the path of its log
+
 
 @dataclass(frozen=True)
 class Job:

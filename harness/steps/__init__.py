@@ -1,0 +1,12 @@
+"""The four step functions: data, train, generate, score. Each works inside one claimed attempt and publishes it.
+
+They run in workers (`harness/worker.py`); what they need was resolved by the plan, what they leave is in the store.
+"""
+
+from harness.steps.bench import Bench
+from harness.steps.data import run_data
+from harness.steps.generate import run_generate
+from harness.steps.score import run_scores
+from harness.steps.train import run_train
+
+__all__ = ["Bench", "run_data", "run_generate", "run_scores", "run_train"]

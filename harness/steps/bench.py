@@ -1,0 +1,60 @@
+"""What every step function gets, and how it takes a step."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.plan import Plan, Step
+from harness.store import Attempt, Busy, Done, Record, Store
+
+Report = Callable[[str, float, float, str], None]  # step key, done, total, note
+
+WAIT = 1.0  # seconds between looks at a step that another run is working on
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The plan, the store, where to report progress, and where this process's log goes (for `harness status`)."""
+
+    plan: Plan
+    store: Store
+    report: Report
+    log: Path | None = None
+
+    def hold(self, step: Step) -> Attempt | Record:
+        """Claim a step, or wait until whoever holds it is done or dead. A Record means that it is finished.
+
+        A train step whose weights were not kept is claimed again, since it would not be asked for if nothing needed
+        them.
+        """
+        while True:
+            try:
+                return self.store.claim(step.kind, step.key, step.identity, whole=step.kind == "train", log=self.log)
+            except Done as done:
+                return done.record
+            except Busy as busy:
+                self.report(step.key, 0, 0, f"waiting for {busy}")
+                time.sleep(WAIT)
+
+    def finished(self, kind: str, key: str) -> Record:
+        """The record of a step that must be there by now, for training with its weights. HarnessError without."""
+        record = self.store.find(kind, key, whole=kind == "train")
+        if record is None:
+            past = self.store.history(kind, key)
+            why = past[-1].message if past else "it was not done"
+            raise HarnessError(f"the {kind} step {key} is not in the store", why=why, todo="run the same command again")
+        return record
+
+
+def write_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """JSON Lines, one object a line, UTF-8."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", encoding="utf-8") as f:
+        for row in rows:
+            f.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -1,0 +1,35 @@
+"""The data step: rows in the chat format, curated where a method says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.data.chat import to_rows
+from harness.data.models import harness_cache, materialise
+from harness.data.sources import rows as source_rows
+from harness.methods.base import overrides
+from harness.plan import PlannedCell
+from harness.steps.bench import Bench, write_lines
+from harness.store import Record
+
+
+def run_data(bench: Bench, cell: PlannedCell) -> None:
+    """Leaves `rows/NAME.jsonl` for every named set, and `ledger.jsonl`: what curation changed and why."""
+    if cell.data is None:
+        return
+    held = bench.hold(cell.data)
+    if isinstance(held, Record):
+        return
+    with held as attempt:
+        label = cell.cell.data
+        rows = to_rows(source_rows(bench.plan.sources[label]), bench.plan.matrix.data[label])
+        sets, ledger = {"train": rows}, list[dict[str, Any]]()
+        if any(overrides(m, "curate") for m in cell.stack):
+            from harness.training.curation import curate
+
+            model = materialise(cell.model, harness_cache())
+            sets, ledger = curate(cell.stack, rows, seed=cell.cell.seed or 0, model=model)
+        for name, members in sets.items():
+            write_lines(attempt.work / "rows" / f"{name}.jsonl", members)
+        write_lines(attempt.work / "ledger.jsonl", ledger)
+        attempt.publish(extra={"rows": {name: len(members) for name, members in sets.items()}})

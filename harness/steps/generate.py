@@ -1,0 +1,145 @@
+"""The generate steps of one model: one resident engine walks its artifacts and answers every request of every task."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.data.models import harness_cache, materialise
+from harness.digest import digest
+from harness.engines.base import Artifact, Engine, Request
+from harness.errors import HarnessError
+from harness.plan import PlannedCell, PlannedTask
+from harness.steps.bench import Bench
+from harness.steps.responses import Answering
+from harness.store import Busy, Done, Record
+from harness.store.attempt import failure_kind
+
+Todo = Sequence[tuple[PlannedCell, list[PlannedTask]]]
+
+
+@dataclass(frozen=True)
+class Served:
+    """The resident engine, the folder of its base, the seconds that its start took, and the questions by task."""
+
+    engine: Engine
+    base: Path
+    start_seconds: float
+    asked: Mapping[str, Sequence[Request]]
+
+
+def run_generate(bench: Bench, cells: Sequence[PlannedCell]) -> int:
+    """Answer what is unanswered, base first. An artifact that fails does not stop the others.
+
+    Returns the worst exit code.
+    """
+    todo = [(cell, tasks) for cell in base_first(cells) if (tasks := _unanswered(bench, cell))]
+    if not todo:
+        return 0
+    try:
+        served = _serve(bench, todo)
+    except Exception as error:
+        _record_failure(bench, todo, error)
+        raise
+    code = 0
+    try:
+        for cell, tasks in todo:
+            try:
+                _generate_cell(bench, served, cell, tasks)
+            except HarnessError as error:
+                code = max(code, error.exit_code)
+                print(f"{cell.name}: {error}", file=sys.stderr, flush=True)
+    finally:
+        served.engine.close()
+    return code
+
+
+def base_first(cells: Iterable[PlannedCell]) -> list[PlannedCell]:
+    """The base before its fine-tunes, since the canary compares with it; otherwise in the order of the matrix."""
+    return sorted(cells, key=lambda c: bool(c.train))
+
+
+def _unanswered(bench: Bench, cell: PlannedCell) -> list[PlannedTask]:
+    """Tasks without answers, each generate step once. In key order: two runs that hold several never wait in a ring."""
+    if cell.train:
+        record = bench.store.find("train", cell.train[-1].key, whole=True)
+        if record is None or record.status == "diverged":
+            return []
+    tasks = {t.generate.key: t for t in cell.tasks if bench.store.find("generate", t.generate.key) is None}
+    return [tasks[key] for key in sorted(tasks)]
+
+
+def _serve(bench: Bench, todo: Todo) -> Served:
+    from harness.engines import make
+    from harness.evaluation.lm import build_requests
+
+    base = materialise(todo[0][0].model, harness_cache())
+    asked = {t.task.name: build_requests(t.task) for t in {t.task.name: t for _, ts in todo for t in ts}.values()}
+    engine = make(bench.plan.engine.name)
+    bench.report(todo[0][1][0].generate.key, 0, 0, "starting the engine")
+    started = time.monotonic()
+    engine.open(base, bench.plan.engine)
+    return Served(engine, base, time.monotonic() - started, asked)
+
+
+def _record_failure(bench: Bench, todo: Todo, error: Exception) -> None:
+    """No step was claimed yet; without this the tables could not say why there are no answers."""
+    for _, tasks in todo:
+        for t in tasks:
+            with suppress(Busy, Done):
+                bench.store.claim("generate", t.generate.key, t.generate.identity).fail(
+                    failure_kind(error), str(error) or type(error).__name__
+                )
+
+
+def _generate_cell(bench: Bench, served: Served, cell: PlannedCell, tasks: Sequence[PlannedTask]) -> None:
+    with ExitStack() as attempts:
+        held = [(t, attempts.enter_context(h)) for t in tasks if not isinstance(h := bench.hold(t.generate), Record)]
+        if not held:
+            return
+        activation = served.engine.activate(artifact_of(bench, cell, served.base))
+        answering = [Answering(t, attempt, cell.stack, served.asked[t.task.name]) for t, attempt in held]
+        started = time.monotonic()
+        _answer_all(bench, served.engine, cell, answering)
+        seconds = time.monotonic() - started
+        tokens = sum(a.tokens for a in answering) or 1
+        how = {"engine_start_seconds": served.start_seconds, "activation": asdict(activation)}
+        for a in answering:
+            a.publish(seconds * a.tokens / tokens, how)
+
+
+def artifact_of(bench: Bench, cell: PlannedCell, base: Path) -> Artifact:
+    """What an engine is to serve for a cell."""
+    if not cell.train:
+        return Artifact(base, cell.model.digest, name=cell.name)
+    record = bench.finished("train", cell.train[-1].key)
+    folder = record.path / "artifact"
+    kind = json.loads((folder / "artifact.json").read_text())["kind"]
+    files = sorted((name, out["sha256"]) for name, out in record.outputs.items() if name.startswith("artifact/"))
+    return Artifact(base, digest([cell.model.digest, files]), kind, folder, cell.name)
+
+
+def _answer_all(bench: Bench, engine: Engine, cell: PlannedCell, answering: Sequence[Answering]) -> None:
+    """All tasks of an artifact at once, so that the engine's batch stays full."""
+    who: dict[str, list[tuple[Answering, str]]] = {}
+    wanted: dict[str, Request] = {}
+    for a in answering:
+        for key, request in a.missing.items():
+            who.setdefault(request.key, []).append((a, key))
+            wanted[request.key] = request
+    try:
+        for kind, answer in (("choose", engine.loglikelihood), ("generate", engine.generate)):
+            for response in answer([r for r in wanted.values() if r.kind == kind]):
+                for a, key in who[response.key]:
+                    a.add(key, response)
+                    bench.report(a.planned.generate.key, len(a.responses), len(a.sent), a.planned.task.name)
+    except HarnessError as error:  # an engine knows requests, a user knows tasks
+        names = sorted({a.planned.task.name for a, _ in who.get(error.where.removeprefix("request "), [])})
+        if names:
+            error.where = f"{cell.name}, task {' and '.join(names)}"
+        raise

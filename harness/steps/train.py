@@ -1,0 +1,42 @@
+"""The train step: one stage of a cell through its trainer adapter."""
+
+from __future__ import annotations
+
+from harness.data.models import harness_cache, materialise
+from harness.plan import PlannedCell, Step
+from harness.steps.bench import Bench
+from harness.store import Record
+
+
+def run_train(bench: Bench, cell: PlannedCell) -> None:
+    """Every stage of a cell in order, up to the first that diverges. Nothing if no answer is wanted any more."""
+    if all(bench.store.find("generate", t.generate.key) for t in cell.tasks):
+        return
+    for number, step in enumerate(cell.train):
+        if _stage(bench, cell, number, step).status == "diverged":
+            break
+
+
+def _stage(bench: Bench, cell: PlannedCell, number: int, step: Step) -> Record:
+    rows = sorted((bench.finished("data", cell.data.key).path / "rows").glob("*.jsonl")) if cell.data else []
+    held = bench.hold(step)
+    if isinstance(held, Record):
+        return held
+    from harness.training.adapters import TrainTask, make
+
+    with held as attempt:
+        bench.report(step.key, 0, 0, "opening the model")
+        before = zip(cell.stages[:number], cell.train, strict=False)
+        task = TrainTask(
+            model=materialise(cell.model, harness_cache()),
+            stack=cell.cell.stack,
+            rows={p.stem: p for p in rows},
+            settings=cell.cell.train,
+            seed=cell.cell.seed or 0,
+            stage=number,
+            done={stage.name: bench.finished("train", past.key).path / "artifact" for stage, past in before},
+        )
+        result = make(cell.cell.trainer).train(
+            task, attempt.work, attempt.earlier, lambda done, total, note: bench.report(step.key, done, total, note)
+        )
+        return attempt.publish(result.status, cost=result.cost, extra=result.summary)
