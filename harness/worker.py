@@ -169,7 +169,7 @@ def _fork(cell: PlannedCell, run: Callable[[PlannedCell], None]) -> int:
 
 def main(argv: list[str]) -> int:
     """Run the job file named on the command line."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    interruptible()
     try:
         file = Path(argv[0])
         tempfile.tempdir = str(scratch(file))  # so that what a killed worker leaves is found and removed
@@ -184,8 +184,12 @@ def main(argv: list[str]) -> int:
         return 130
 
 
-def _interrupt(number: int, frame: Any) -> None:
+def interruptible() -> None:
     """A driver that is interrupted asks its workers to end; what they hold is then noted as interrupted, not failed."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Literal
 
@@ -13,12 +14,14 @@ from harness.matrix import Strict
 from harness.packaged import packaged
 from harness.runners.base import Runner
 
+OURS = {"local": "harness.runners.local:LocalRunner"}
+
 
 class Profile(Strict):
     """kind: the runner.  jobs: how many run at once on a machine without a GPU; None is one."""
 
     version: Literal[1]
-    kind: Literal["local"]
+    kind: str
     jobs: int | None = Field(default=None, gt=0)
 
 
@@ -34,7 +37,11 @@ def load_profile(name: str) -> Profile:
 
 
 def make_runner(profile: Profile) -> Runner:
-    """The runner of a profile."""
-    from harness.runners.local import LocalRunner
-
-    return LocalRunner()
+    """The runner of a profile; other packages offer theirs through the entry point group `harness.runners`."""
+    known = {p.name: p for p in entry_points(group="harness.runners")} | {
+        name: EntryPoint(name=name, value=value, group="harness.runners") for name, value in OURS.items()
+    }
+    if profile.kind not in known:
+        raise HarnessError(f"there is no runner of kind `{profile.kind}`", todo=nearest(profile.kind, known))
+    runner: Runner = known[profile.kind].load()()
+    return runner
