@@ -31,13 +31,18 @@ Task = Literal["train", "generate", "score"]
 
 @dataclass
 class Planned:
-    """A job that is not started yet, and the jobs that must have ended before it is."""
+    """A job that is not started yet.
+
+    after: jobs that must have ended before it is.  follows: the job whose answers it scores while they come in. Such
+    a job mostly waits, so it takes no slot.
+    """
 
     id: str
     task: Task
     cells: tuple[PlannedCell, ...]
     steps: tuple[str, ...]
     after: tuple[str, ...] = ()
+    follows: str = ""
 
 
 @dataclass
@@ -71,11 +76,11 @@ def make_jobs(plan: Plan, todo: Sequence[Todo]) -> list[Planned]:
         generate, score = _steps(mine, keys, "generate"), _steps(mine, keys, "score")
         needed = {s.key for c in mine for s in c.train}  # two labels of one model may share a training
         before = tuple(j.id for j in jobs if j.task == "train" and needed & set(j.steps))
+        follows = f"generate {model}" if generate else ""
         if generate:
-            jobs.append(Planned(f"generate {model}", "generate", tuple(mine), generate, before))
-            before = (f"generate {model}",)
+            jobs.append(Planned(follows, "generate", tuple(mine), generate, before))
         if score:
-            jobs.append(Planned(f"score {model}", "score", tuple(mine), score, before))
+            jobs.append(Planned(f"score {model}", "score", tuple(mine), score, before, follows))
     return jobs
 
 
@@ -116,7 +121,7 @@ class Driver:
         try:
             while waiting or self.running:
                 for job in [j for j in waiting if all(a in self.ended or a not in known for a in j.after)]:
-                    if self.free:
+                    if job.follows in (*self.running, *self.ended) if job.follows else self.free:
                         waiting.remove(job)
                         self._launch(job)
                 for event in self.runner.poll(POLL):
@@ -132,9 +137,12 @@ class Driver:
     def _launch(self, job: Planned) -> None:
         file = self.folder / "jobs" / f"{file_name(job.id)}.json"
         names = tuple(c.name for c in job.cells)
-        replace(self.template, task=job.task, cells=names, steps=job.steps).write(file)
-        slot = self.free.pop(0)
-        self.slot[job.id] = slot
+        follows = str(self._marker(job.follows)) if job.follows else None
+        replace(self.template, task=job.task, cells=names, steps=job.steps, follows=follows).write(file)
+        self._marker(job.id).unlink(missing_ok=True)
+        slot = "cpu" if job.follows else self.free.pop(0)
+        if not job.follows:
+            self.slot[job.id] = slot
         self.running[job.id] = Running(job)
         self.started[job.id] = time.monotonic()
         argv = (sys.executable, "-m", "harness.worker", str(file))
@@ -144,6 +152,10 @@ class Driver:
         self.view.job_started(job.id, job.id, len(job.steps))
         if self.verbose:
             self.view.message(f"{job.id}: log in {log}")
+
+    def _marker(self, job: str) -> Path:
+        """A file that is there once a job has ended."""
+        return self.folder / "jobs" / f"{file_name(job)}.ended"
 
     def _progress(self, event: Progress) -> None:
         job = self.running.get(event.job_id)
@@ -156,7 +168,9 @@ class Driver:
 
     def _ended(self, event: Ended) -> None:
         job = self.running.pop(event.job_id)
-        self.free.append(self.slot.pop(event.job_id))
+        if event.job_id in self.slot:
+            self.free.append(self.slot.pop(event.job_id))
+        self._marker(event.job_id).touch()
         good = event.code == 0
         self.timeline.append({"job": event.job_id, "seconds": time.monotonic() - self.started[event.job_id]})
         self.ended[event.job_id] = good

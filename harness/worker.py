@@ -7,6 +7,7 @@ that fails leaves its reason in the store; the exit code says only whether all o
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from harness.runners.base import EVENTS_FD, LOG
 from harness.steps import Bench, run_data, run_generate, run_scores, run_train
 from harness.store import Store
 
+LOOK = 0.2  # seconds between looks for new answers
 QUIET = 0.2  # seconds between progress lines of one step, at least
 
 
@@ -44,6 +46,7 @@ class JobFile:
     offline: bool = True
     seeds: int | None = None
     limit: int | None = None
+    follows: str | None = None  # score what another job answers, until this file is there
 
     def write(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +118,7 @@ def _do(job: JobFile, bench: Bench) -> int:
 
 
 def forked(
-    cells: Sequence[PlannedCell], run: Callable[[PlannedCell], None], *, preload: Sequence[str], at_once: int = 1
+    cells: Iterable[PlannedCell], run: Callable[[PlannedCell], None], *, preload: Sequence[str], at_once: int = 1
 ) -> int:
     """Each cell in a process of its own, forked from this one, which has imported the heavy packages for all of them.
 
@@ -124,12 +127,13 @@ def forked(
     """
     for name in preload:
         importlib.import_module(name)
-    waiting, running, code = list(cells), dict[int, str](), 0
+    waiting, running, code = iter(cells), dict[int, str](), 0
     try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                cell = waiting.pop(0)
+        while True:
+            for cell in itertools.islice(waiting, at_once - len(running)):
                 running[_fork(cell, run)] = cell.name
+            if not running:
+                return code
             pid, status = os.wait()
             if (name := running.pop(pid, "")) and status:
                 code = max(code, os.waitstatus_to_exitcode(status), 1)
@@ -140,7 +144,6 @@ def forked(
             os.kill(pid, signal.SIGTERM)
         for pid in running:
             os.waitpid(pid, 0)
-    return code
 
 
 def _fork(cell: PlannedCell, run: Callable[[PlannedCell], None]) -> int:

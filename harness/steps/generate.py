@@ -6,14 +6,17 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 from harness.data.models import harness_cache, materialise
 from harness.digest import digest
 from harness.engines.base import Artifact, Engine, Request
 from harness.errors import HarnessError
+from harness.evaluation.task import Task
 from harness.plan import PlannedCell, PlannedTask
 from harness.steps.bench import Bench
 from harness.steps.responses import Answering
@@ -75,16 +78,25 @@ def _unanswered(bench: Bench, cell: PlannedCell) -> list[PlannedTask]:
 
 
 def _serve(bench: Bench, todo: Todo) -> Served:
+    """The engine, opened. lm-eval makes the questions in a process beside it: each needs seconds of one core."""
     from harness.engines import make
-    from harness.evaluation.lm import build_requests
 
     base = materialise(todo[0][0].model, harness_cache())
-    asked = {t.task.name: build_requests(t.task) for t in {t.task.name: t for _, ts in todo for t in ts}.values()}
-    engine = make(bench.plan.engine.name)
+    tasks = {t.task.name: t.task for _, planned in todo for t in planned}
     bench.report(todo[0][1][0].generate.key, 0, 0, "starting the engine")
-    started = time.monotonic()
-    engine.open(base, bench.plan.engine)
-    return Served(engine, base, time.monotonic() - started, asked)
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as beside:
+        asked = beside.submit(_ask, list(tasks.values()))
+        engine = make(bench.plan.engine.name)
+        started = time.monotonic()
+        engine.open(base, bench.plan.engine)
+        seconds = time.monotonic() - started
+        return Served(engine, base, seconds, asked.result())
+
+
+def _ask(tasks: Sequence[Task]) -> dict[str, list[Request]]:
+    from harness.evaluation.lm import build_requests
+
+    return {task.name: build_requests(task) for task in tasks}
 
 
 def _record_failure(bench: Bench, todo: Todo, error: Exception) -> None:
