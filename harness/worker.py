@@ -112,9 +112,22 @@ def _do(job: JobFile, bench: Bench) -> int:
             run_train(bench, cell)
 
         return forked(cells, train, preload=("torch", "transformers.models.auto.modeling_auto", "peft"))
+    ready = follow(cells, bench, Path(job.follows)) if job.follows else cells
     return forked(
-        cells, lambda c: run_scores(bench, c), preload=("harness.evaluation.lm",), at_once=max(1, int(cores()))
+        ready, lambda c: run_scores(bench, c), preload=("harness.evaluation.lm",), at_once=max(1, int(cores()))
     )
+
+
+def follow(cells: Sequence[PlannedCell], bench: Bench, ended: Path) -> Iterator[PlannedCell]:
+    """Each cell as soon as all its answers are there; when the file `ended` is, the rest, whatever there is of them."""
+    waiting = list(cells)
+    while waiting:
+        over = ended.exists()
+        for cell in list(waiting):
+            if over or all(bench.store.find("generate", t.generate.key) for t in cell.tasks):
+                waiting.remove(cell)
+                yield cell
+        time.sleep(0 if over else LOOK)
 
 
 def forked(
