@@ -16,10 +16,13 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from harness.data.models import harness_cache, materialise
 from harness.errors import HarnessError, StepFailed
 from harness.machine import cores
 from harness.matrix import load_matrix
@@ -111,11 +114,21 @@ def _do(job: JobFile, bench: Bench) -> int:
             run_data(bench, cell)
             run_train(bench, cell)
 
-        return forked(cells, train, preload=("torch", "transformers.models.auto.modeling_auto", "peft"))
+        # What must be converted first is converted beside the imports; a cell that needs it says if that went wrong.
+        with ProcessPoolExecutor(1, mp_context=get_context("fork")) as beside:
+            for model in {c.model.digest: c.model for c in cells}.values():
+                beside.submit(materialise, model, harness_cache())
+            load_packages("torch", "transformers.models.auto.modeling_auto", "peft")
+        return forked(cells, train)
+    load_packages("harness.evaluation.lm")
     ready = follow(cells, bench, Path(job.follows)) if job.follows else cells
-    return forked(
-        ready, lambda c: run_scores(bench, c), preload=("harness.evaluation.lm",), at_once=max(1, int(cores()))
-    )
+    return forked(ready, lambda c: run_scores(bench, c), at_once=max(1, int(cores())))
+
+
+def load_packages(*names: str) -> None:
+    """Import what the cells of a job need, once, before they are forked."""
+    for name in names:
+        importlib.import_module(name)
 
 
 def follow(cells: Sequence[PlannedCell], bench: Bench, ended: Path) -> Iterator[PlannedCell]:
@@ -130,16 +143,12 @@ def follow(cells: Sequence[PlannedCell], bench: Bench, ended: Path) -> Iterator[
         time.sleep(0 if over else LOOK)
 
 
-def forked(
-    cells: Iterable[PlannedCell], run: Callable[[PlannedCell], None], *, preload: Sequence[str], at_once: int = 1
-) -> int:
+def forked(cells: Iterable[PlannedCell], run: Callable[[PlannedCell], None], *, at_once: int = 1) -> int:
     """Each cell in a process of its own, forked from this one, which has imported the heavy packages for all of them.
 
     Nothing may compute here before the fork: a child cannot use threads that its parent has started. A cell that
     fails, or is killed, does not stop the others. Returns the worst exit code.
     """
-    for name in preload:
-        importlib.import_module(name)
     waiting, running, code = iter(cells), dict[int, str](), 0
     try:
         while True:
@@ -210,4 +219,7 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # taking torch and vLLM down in order takes seconds and gives nothing back that the end does not

@@ -22,7 +22,7 @@ def cells(*names: str) -> list[Any]:
 
 
 def test_every_cell_has_a_process_of_its_own(tmp_path: Path) -> None:
-    code = forked(cells("a", "b"), lambda c: (tmp_path / c.name).write_text(str(os.getpid())) and None, preload=())
+    code = forked(cells("a", "b"), lambda c: (tmp_path / c.name).write_text(str(os.getpid())) and None)
     assert code == 0
     pids = {(tmp_path / name).read_text() for name in ("a", "b")}
     assert len(pids) == 2
@@ -38,7 +38,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(tmp_path: Path, error: Excep
             raise error
         (tmp_path / cell.name).touch()
 
-    assert forked(cells("bad", "good"), run, preload=()) == code
+    assert forked(cells("bad", "good"), run) == code
     assert (tmp_path / "good").exists()
 
 
@@ -48,7 +48,7 @@ def test_a_cell_that_is_killed_does_not_stop_the_others(tmp_path: Path, capfd: p
             os.kill(os.getpid(), signal.SIGKILL)
         (tmp_path / cell.name).touch()
 
-    assert forked(cells("bad", "good"), run, preload=()) != 0
+    assert forked(cells("bad", "good"), run) != 0
     assert (tmp_path / "good").exists()
     assert "bad: its process was ended by signal 9" in capfd.readouterr().err
 
@@ -63,7 +63,7 @@ def test_an_interrupted_worker_ends_its_cells(tmp_path: Path) -> None:
         "def run(cell):\n"
         "    Path(sys.argv[1]).write_text(str(os.getpid()))\n"
         "    time.sleep(60)\n"
-        "forked([SimpleNamespace(name='long')], run, preload=())\n"
+        "forked([SimpleNamespace(name='long')], run)\n"
     )
     file = tmp_path / "pid"
     worker = subprocess.Popen([sys.executable, "-c", code, str(file)], stderr=subprocess.DEVNULL)
