@@ -79,3 +79,12 @@ def test_planning_and_tables_load_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_training_loads_no_engine_and_no_evaluation() -> None:
+    code = (
+        "import sys, harness.training.stage, harness.training.adapters.native\n"
+        "print([m for m in ('vllm', 'lm_eval', 'harness.engines.vllm') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

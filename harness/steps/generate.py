@@ -149,7 +149,8 @@ def _answer_all(bench: Bench, engine: Engine, cell: PlannedCell, answering: Sequ
             for response in answer([r for r in wanted.values() if r.kind == kind]):
                 for a, key in who[response.key]:
                     a.add(key, response)
-                    bench.report(a.planned.generate.key, len(a.responses), len(a.sent), a.planned.task.name)
+                    note = f"{cell.name}, {a.planned.task.name}"
+                    bench.report(a.planned.generate.key, len(a.responses), len(a.sent), note)
     except HarnessError as error:  # an engine knows requests, a user knows tasks
         names = sorted({a.planned.task.name for a, _ in who.get(error.where.removeprefix("request "), [])})
         if names:

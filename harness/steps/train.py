@@ -25,7 +25,7 @@ def _stage(bench: Bench, cell: PlannedCell, number: int, step: Step) -> Record:
     from harness.training.adapters import TrainTask, make
 
     with held as attempt:
-        bench.report(step.key, 0, 0, "opening the model")
+        bench.report(step.key, 0, 0, f"{cell.name}, opening the model")
         before = zip(cell.stages[:number], cell.train, strict=False)
         task = TrainTask(
             model=materialise(cell.model, harness_cache()),
@@ -37,6 +37,9 @@ def _stage(bench: Bench, cell: PlannedCell, number: int, step: Step) -> Record:
             done={stage.name: bench.finished("train", past.key).path / "artifact" for stage, past in before},
         )
         result = make(cell.cell.trainer).train(
-            task, attempt.work, attempt.earlier, lambda done, total, note: bench.report(step.key, done, total, note)
+            task,
+            attempt.work,
+            attempt.earlier,
+            lambda done, total, note: bench.report(step.key, done, total, f"{cell.name}, {note}"),
         )
         return attempt.publish(result.status, cost=result.cost, extra=result.summary)
