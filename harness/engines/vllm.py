@@ -7,6 +7,8 @@ ours (`prompts.py`), so that every engine sends the same ids, and nothing is tak
 
 from __future__ import annotations
 
+import importlib
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
@@ -50,6 +52,8 @@ class VLLMEngine:
         self._canary_prompts = [self._prompts.tokenizer(text)["input_ids"] for text in canary.PROMPTS]
         self._canary_ids = self._likely_ids()
         self._look("base", self._base_print, base)
+        # Merging and the reference need these at the first swap: imported while the base answers, they cost no time.
+        threading.Thread(target=_load_reference, daemon=True).start()
 
     # --- activation -------------------------------------------------------------------------------------------
     def activate(self, artifact: Artifact) -> Activation:
@@ -224,6 +228,11 @@ class VLLMEngine:
         if self._llm is not None:
             self._llm.llm_engine.engine_core.shutdown()
             self._llm = None
+
+
+def _load_reference() -> None:
+    for name in ("harness.engines.hf", "harness.engines.weights", "peft", "transformers.models.auto.modeling_auto"):
+        importlib.import_module(name)
 
 
 def _one_step(pairs: Pairs) -> bool:
