@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from harness.machine import cores
 from harness.matrix import load_matrix
 from harness.plan import Plan, PlannedCell, Where, make_plan
 from harness.runners.base import EVENTS_FD, LOG
-from harness.steps import Bench, run_data, run_generate, run_scores, run_train
+from harness.steps import Bench, run_data, run_generate, run_score, run_train
 from harness.store import Store
 
 LOOK = 0.2  # seconds between looks for new answers
@@ -119,10 +120,11 @@ def _do(job: JobFile, bench: Bench) -> int:
             for model in {c.model.digest: c.model for c in cells}.values():
                 beside.submit(materialise, model, harness_cache())
             load_packages("torch", "transformers.models.auto.modeling_auto", "peft")
-        return forked(cells, train)
+        return forked([(c.name, partial(train, c)) for c in cells])
     load_packages("harness.evaluation.lm")
     ready = follow(cells, bench, Path(job.follows)) if job.follows else cells
-    return forked(ready, lambda c: run_scores(bench, c), at_once=max(1, int(cores())))
+    scores = ((f"{c.name}, {t.task.name}", partial(run_score, bench, c, t)) for c in ready for t in c.tasks)
+    return forked(scores, at_once=max(1, int(cores())))
 
 
 def load_packages(*names: str) -> None:
@@ -143,24 +145,27 @@ def follow(cells: Sequence[PlannedCell], bench: Bench, ended: Path) -> Iterator[
         time.sleep(0 if over else LOOK)
 
 
-def forked(cells: Iterable[PlannedCell], run: Callable[[PlannedCell], None], *, at_once: int = 1) -> int:
-    """Each cell in a process of its own, forked from this one, which has imported the heavy packages for all of them.
+def forked(tasks: Iterable[tuple[str, Callable[[], None]]], *, at_once: int = 1) -> int:
+    """Each named task in a process of its own, forked from this one, which has imported heavy packages for all of them.
 
-    Nothing may compute here before the fork: a child cannot use threads that its parent has started. A cell that
+    Nothing may compute here before the fork: a child cannot use threads that its parent has started. A task that
     fails, or is killed, does not stop the others. Returns the worst exit code.
     """
-    waiting, running, code = iter(cells), dict[int, str](), 0
+    waiting, running, code = iter(tasks), dict[int, str](), 0
     try:
         while True:
-            for cell in itertools.islice(waiting, at_once - len(running)):
-                running[_fork(cell, run)] = cell.name
+            for name, run in itertools.islice(waiting, at_once - len(running)):
+                running[_fork(name, run)] = name
             if not running:
                 return code
             pid, status = os.wait()
-            if (name := running.pop(pid, "")) and status:
+            ended = running.pop(pid, "")
+            if ended and status:
                 code = max(code, os.waitstatus_to_exitcode(status), 1)
                 if os.WIFSIGNALED(status):
-                    print(f"{name}: its process was ended by signal {os.WTERMSIG(status)}", file=sys.stderr, flush=True)
+                    print(
+                        f"{ended}: its process was ended by signal {os.WTERMSIG(status)}", file=sys.stderr, flush=True
+                    )
     finally:
         for pid in running:
             os.kill(pid, signal.SIGTERM)
@@ -168,8 +173,8 @@ def forked(cells: Iterable[PlannedCell], run: Callable[[PlannedCell], None], *, 
             os.waitpid(pid, 0)
 
 
-def _fork(cell: PlannedCell, run: Callable[[PlannedCell], None]) -> int:
-    """The pid of a child that runs one cell and exits with its code."""
+def _fork(name: str, run: Callable[[], None]) -> int:
+    """The pid of a child that runs one task and exits with its code."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -177,11 +182,11 @@ def _fork(cell: PlannedCell, run: Callable[[PlannedCell], None]) -> int:
         return pid
     code = 1
     try:
-        run(cell)
+        run()
         code = 0
     except HarnessError as error:
         code = error.exit_code
-        print(f"{cell.name}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         code = 130
     except BaseException:

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,12 +18,12 @@ from harness.errors import HarnessError, StepFailed
 from harness.worker import forked
 
 
-def cells(*names: str) -> list[Any]:
-    return [SimpleNamespace(name=name) for name in names]
+def tasks(run: Callable[[str], object], *names: str) -> list[Any]:
+    return [(name, partial(run, name)) for name in names]
 
 
 def test_every_cell_has_a_process_of_its_own(tmp_path: Path) -> None:
-    code = forked(cells("a", "b"), lambda c: (tmp_path / c.name).write_text(str(os.getpid())) and None)
+    code = forked(tasks(lambda name: (tmp_path / name).write_text(str(os.getpid())), "a", "b"))
     assert code == 0
     pids = {(tmp_path / name).read_text() for name in ("a", "b")}
     assert len(pids) == 2
@@ -33,22 +34,22 @@ def test_every_cell_has_a_process_of_its_own(tmp_path: Path) -> None:
     ("error", "code"), [(HarnessError("wrong"), 2), (StepFailed("broken", kind="bug"), 1), (ValueError("a bug"), 1)]
 )
 def test_a_cell_that_fails_does_not_stop_the_others(tmp_path: Path, error: Exception, code: int) -> None:
-    def run(cell: Any) -> None:
-        if cell.name == "bad":
+    def run(name: str) -> None:
+        if name == "bad":
             raise error
-        (tmp_path / cell.name).touch()
+        (tmp_path / name).touch()
 
-    assert forked(cells("bad", "good"), run) == code
+    assert forked(tasks(run, "bad", "good")) == code
     assert (tmp_path / "good").exists()
 
 
 def test_a_cell_that_is_killed_does_not_stop_the_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    def run(cell: Any) -> None:
-        if cell.name == "bad":
+    def run(name: str) -> None:
+        if name == "bad":
             os.kill(os.getpid(), signal.SIGKILL)
-        (tmp_path / cell.name).touch()
+        (tmp_path / name).touch()
 
-    assert forked(cells("bad", "good"), run) != 0
+    assert forked(tasks(run, "bad", "good")) != 0
     assert (tmp_path / "good").exists()
     assert "bad: its process was ended by signal 9" in capfd.readouterr().err
 
@@ -57,13 +58,12 @@ def test_an_interrupted_worker_ends_its_cells(tmp_path: Path) -> None:
     code = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from types import SimpleNamespace\n"
         "from harness.worker import forked, interruptible\n"
         "interruptible()\n"
-        "def run(cell):\n"
+        "def run():\n"
         "    Path(sys.argv[1]).write_text(str(os.getpid()))\n"
         "    time.sleep(60)\n"
-        "forked([SimpleNamespace(name='long')], run)\n"
+        "forked([('long', run)])\n"
     )
     file = tmp_path / "pid"
     worker = subprocess.Popen([sys.executable, "-c", code, str(file)], stderr=subprocess.DEVNULL)

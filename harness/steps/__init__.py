@@ -6,7 +6,7 @@ They run in workers (`harness/worker.py`); what they need was resolved by the pl
 from harness.steps.bench import Bench
 from harness.steps.data import run_data
 from harness.steps.generate import run_generate
-from harness.steps.score import run_scores
+from harness.steps.score import run_score
 from harness.steps.train import run_train
 
-__all__ = ["Bench", "run_data", "run_generate", "run_scores", "run_train"]
+__all__ = ["Bench", "run_data", "run_generate", "run_score", "run_train"]

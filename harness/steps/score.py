@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 
-from harness.errors import HarnessError, Problems
 from harness.methods.base import overrides
 from harness.plan import PlannedCell, PlannedTask
 from harness.steps.bench import Bench, write_lines
@@ -13,21 +12,10 @@ from harness.steps.responses import answered, read_responses
 from harness.store import Record
 
 
-def run_scores(bench: Bench, cell: PlannedCell) -> None:
-    """Score every task of a cell whose answers are there; why others are not was said where they failed.
-
-    Problems, after all of them were tried, for tasks that could not be scored.
-    """
-    problems = []
-    for planned in cell.tasks:
-        if bench.store.find("generate", planned.generate.key):
-            try:
-                _score(bench, cell, planned)
-            except HarnessError as error:
-                error.where = error.where or f"task {planned.task.name}"
-                problems.append(error)
-    if problems:
-        raise problems[0] if len(problems) == 1 else Problems(problems)
+def run_score(bench: Bench, cell: PlannedCell, planned: PlannedTask) -> None:
+    """Score a task of a cell if its answers are there; why others are not was said where they failed."""
+    if bench.store.find("generate", planned.generate.key):
+        _score(bench, cell, planned)
 
 
 def _score(bench: Bench, cell: PlannedCell, planned: PlannedTask) -> None:
