@@ -35,8 +35,8 @@ _HARMLESS = (
 def prepare() -> None:
     """Set what torch and vLLM read from the environment when they are imported; call it before either is.
 
-    Threads that wait for each other spin for a moment only: endless spinning was ten times slower on busy cores. On idle
-    cores the settings are alike (`benchmarks/threads.py`).
+    Threads that wait for each other spin for a moment only: endless spinning was ten times slower on busy cores. On
+    idle cores the settings are alike (`benchmarks/threads.py`).
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # an engine process of its own would survive our kill -9
