@@ -1,25 +1,36 @@
-"""Does our BFCL checker give the verdicts of the bfcl-eval package? Run by hand: `python benchmarks/bfcl_parity.py`.
+"""Does our BFCL checker give the verdicts of the bfcl-eval package? Run by hand, with the package in the environment.
 
-For every call in the ground truth of the Python categories, the gold answer and systematic changes of it are decoded
-and checked by both. Only here is that package's code run. Its model list, its Java and JavaScript parsers and a
-retry library, which would pull in heavy requirements, are replaced by empty modules; Python answers need none of them.
-Prints one line for each kind of change, then every kind of disagreement with an example; exit status 1 if there is one.
+    python benchmarks/bfcl_parity.py [--write]
+
+Every item of every category present is compared on the gold answer and its systematic changes (tests/bfcl_answers.py),
+and on many more changes of single values. Only here is that package's code run. Its model list and its Java and
+JavaScript parsers, which would pull in heavy requirements, are replaced by empty modules; Python answers need none of
+them, and the Java and JavaScript categories are not measured here. Prints one line for each kind of change, then every
+kind of disagreement with an example; exit status 1 if there is one. `--write` keeps the package's verdicts on the
+systematic answers in tests/bfcl_verdicts.json.gz, against which the tests compare.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import gzip
 import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
-from harness.evaluation.tool_calls import check_simple, gold_call, parse_calls
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
-CATEGORIES = ("simple_python", "multiple", "parallel", "parallel_multiple", "live_simple", "live_multiple")
+from harness.evaluation.tool_answers import as_python, gold_calls  # noqa: E402 (after the path to tests/)
+from harness.evaluation.tool_calls import Call  # noqa: E402
+from tests.bfcl_answers import ANSWERED, CATEGORIES, answers, fingerprint, ours, rows_of  # noqa: E402
+
+VERDICTS = ROOT / "tests" / "bfcl_verdicts.json.gz"
 STUBS = (
     "tenacity",
     "bfcl_eval.constants.model_config",
@@ -28,9 +39,10 @@ STUBS = (
     "bfcl_eval.eval_checker.ast_eval.type_convertor.java_type_converter",
     "bfcl_eval.eval_checker.ast_eval.type_convertor.js_type_converter",
 )
+Judge = Callable[[str, dict[str, Any], str], bool]
 
 
-def upstream() -> Callable[[list[Any], list[Any], str], bool]:
+def upstream() -> Judge:
     """The package's own verdict on an answer's text: True if it counts as right."""
     for name in STUBS:
         sys.modules[name] = MagicMock()
@@ -39,27 +51,24 @@ def upstream() -> Callable[[list[Any], list[Any], str], bool]:
     from bfcl_eval.constants.enums import Language
     from bfcl_eval.eval_checker.ast_eval.ast_checker import ast_checker
     from bfcl_eval.model_handler.utils import default_decode_ast_prompting
+    from bfcl_eval.utils import is_empty_output, is_function_calling_format_output
 
-    def verdict(functions: list[Any], ground_truth: list[Any], text: str) -> bool:
+    def verdict(category: str, row: dict[str, Any], text: str) -> bool:
         try:
             calls = default_decode_ast_prompting(text)
-            result = ast_checker(functions, calls, ground_truth, Language.PYTHON, "simple_python", "any")
-        except Exception:  # the package counts an answer that it cannot decode as wrong
+        except Exception:  # the package counts an answer that it cannot decode as no call
+            return "irrelevance" in category
+        if category not in ANSWERED:
+            return bool(is_empty_output(calls)) == ("irrelevance" in category)
+        if not is_function_calling_format_output(calls):
+            return False
+        try:
+            result = ast_checker(row["function"], calls, row["ground_truth"], Language.PYTHON, category, "any")
+        except Exception:  # which ends the package's own run; no answer can be right there
             return False
         return bool(result["valid"])
 
     return verdict
-
-
-def calls(category: str) -> Iterator[tuple[dict[str, Any], list[Any]]]:
-    """Each call of the ground truth, with its function's document."""
-    data = Path(importlib.util.find_spec("bfcl_eval").submodule_search_locations[0]) / "data"  # type: ignore[union-attr, index]
-    questions = (data / f"BFCL_v4_{category}.json").read_text(encoding="utf-8").splitlines()
-    answers = (data / "possible_answer" / f"BFCL_v4_{category}.json").read_text(encoding="utf-8").splitlines()
-    for question, answer in zip(map(json.loads, questions), map(json.loads, answers), strict=True):
-        documents = {function["name"]: function for function in question["function"]}
-        for call in answer["ground_truth"]:
-            yield documents[next(iter(call))], [call]
 
 
 def changed_values(value: Any) -> Iterator[tuple[str, Any]]:
@@ -88,53 +97,60 @@ def changed_values(value: Any) -> Iterator[tuple[str, Any]]:
                     yield f"key {name}", {**value, key: item}
 
 
-def answers(function: dict[str, Any], truth: list[Any]) -> Iterator[tuple[str, str]]:
-    """The gold answer and changes of it, with their names."""
-    gold = gold_call(truth, function)
-    yield "gold", gold
-    parsed = parse_calls(gold)
-    name, arguments = parsed[0].name, dict(parsed[0].arguments)  # type: ignore[index]
-    yield from (("bare", gold[1:-1]), ("no bracket", gold[1:]), ("empty", ""), ("empty list", "[]"), ("prose", "Yes."))
-    yield from (("twice", f"[{gold[1:-1]}, {gold[1:-1]}]"), ("bare fence", f"```\n{gold}\n```"))
-    yield "other function", written(f"{name}x", arguments)
-    yield "underscore", written(name.replace(".", "_"), arguments)
-    yield "unknown parameter", written(name, {**arguments, "zz": 1})
-    yield "positional", f"[{name}({', '.join(map(repr, arguments.values()))})]"
-    for key, value in arguments.items():
-        yield "left out", written(name, {k: v for k, v in arguments.items() if k != key})
-        yield "variable", written(name, {**arguments, key: "\0some_name\0"}).replace("'\\x00", "").replace("\\x00'", "")
-        for how, other in changed_values(value):
-            yield how, written(name, {**arguments, key: other})
-        for other in truth[0][name][key]:
-            yield "allowed", written(name, {**arguments, key: other})
+def more_answers(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Changes of each call of the gold answer, one at a time, with their names."""
+    gold = gold_calls(row["function"], row["ground_truth"])
+    for place, call in enumerate(gold):
+        for how, changed in changed_calls(call, next(iter(row["ground_truth"][place].values()))):
+            text = as_python([*gold[:place], changed, *gold[place + 1 :]])
+            yield f"value: {how}", text.replace("'\\x00", "").replace("\\x00'", "")  # what is no text but a variable
+        others = as_python(gold[:place] + gold[place + 1 :])[1:-1]
+        bare = f"{call.name}({', '.join(map(repr, call.arguments.values()))})"
+        yield "value: positional", f"[{others}, {bare}]" if others else f"[{bare}]"
 
 
-def written(name: str, arguments: dict[str, Any]) -> str:
-    return f"[{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})]"
+def changed_calls(call: Call, allowed: dict[str, list[Any]]) -> Iterator[tuple[str, Call]]:
+    yield "underscore", replace(call, name=call.name.replace(".", "_"))
+    for key, value in call.arguments.items():
+        yield "left out", replace(call, arguments={k: v for k, v in call.arguments.items() if k != key})
+        tried = [("variable", "\0some_name\0"), *changed_values(value), *(("allowed", other) for other in allowed[key])]
+        for how, other in tried:
+            yield how, replace(call, arguments={**call.arguments, key: other})
 
 
 def main() -> int:
     judge = upstream()
     compared, agreed, passed, gold_fails = Counter[str](), Counter[str](), Counter[str](), []
     disagreements: dict[str, str] = {}
+    kept: dict[str, dict[str, list[str]]] = {}
     for category in CATEGORIES:
-        for function, truth in calls(category):
-            for how, text in answers(function, truth):
-                ours, theirs = check_simple([function], truth, text), judge([function], truth, text)
+        before = compared.total()
+        for row in rows_of(category):
+            systematic = list(answers(category, row))
+            bits = ""
+            for how, text in [*systematic, *(more_answers(row) if category in ANSWERED else ())]:
+                mine, theirs = ours(category, row, text), judge(category, row, text)
+                bits += "01"[theirs]
                 compared[how] += 1
-                agreed[how] += ours.passed == theirs
+                agreed[how] += mine.passed == theirs
                 passed[how] += theirs
-                if ours.passed != theirs:
-                    disagreements.setdefault(how, f"{category}: {text}\n  ours {ours}, upstream passes: {theirs}")
+                if mine.passed != theirs:
+                    disagreements.setdefault(how, f"{row['id']}: {text}\n  ours {mine}, upstream passes: {theirs}")
                 if how == "gold" and not theirs:
-                    gold_fails.append(f"{category}: {text}")
-    print(f"{'change':24} {'compared':>8} {'agree':>8} {'pass upstream':>14}")
+                    gold_fails.append(f"{row['id']}: {text}")
+            texts = [text for _, text in systematic]
+            kept.setdefault(category, {})[row["id"]] = [fingerprint(texts), bits[: len(texts)]]
+        print(f"{category:24} {len(rows_of(category)):5} items {compared.total() - before:8} answers")
+    print(f"\n{'change':32} {'compared':>8} {'agree':>8} {'pass upstream':>14}")
     for how, count in [*sorted(compared.items()), ("all", compared.total())]:
         both = (agreed.total(), passed.total()) if how == "all" else (agreed[how], passed[how])
-        print(f"{how:24} {count:8} {both[0]:8} {both[1]:14}")
+        print(f"{how:32} {count:8} {both[0]:8} {both[1]:14}")
     for how, example in disagreements.items():
         print(f"\n{how}: {example}")
     print("\n".join(["", f"{len(gold_fails)} gold answers fail upstream", *gold_fails]))
+    if "--write" in sys.argv[1:]:
+        body = json.dumps({"package": f"bfcl-eval {version('bfcl-eval')}", "verdicts": kept}, separators=(",", ":"))
+        VERDICTS.write_bytes(gzip.compress(body.encode(), mtime=0))
     return int(agreed != compared)
 
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from harness.machine import gpus
 from harness.pending import Todo
-from harness.plan import Plan, PlannedCell
+from harness.plan import Plan, PlannedCell, Route, Step
 from harness.progress import Progress as View
 from harness.runners.base import LOG, Ended, Job, Progress, Runner
 from harness.store import Record, Store
@@ -26,7 +26,7 @@ from harness.worker import JobFile
 
 POLL = 0.5  # seconds
 CELLS = 8  # trainings a job: enough to share its start, few enough to balance devices
-Task = Literal["train", "generate", "score"]
+Task = Literal["train", "generate", "head", "judge", "score"]
 
 
 @dataclass
@@ -73,15 +73,38 @@ def make_jobs(plan: Plan, todo: Sequence[Todo]) -> list[Planned]:
         for number, part in enumerate(parts, 1):
             name = f"train {model}" if len(parts) == 1 else f"train {model} {number}/{len(parts)}"
             jobs.append(Planned(name, "train", tuple(part), _steps(part, keys, "data", "train")))
-        generate, score = _steps(mine, keys, "generate"), _steps(mine, keys, "score")
         needed = {s.key for c in mine for s in c.train}  # two labels of one model may share a training
-        before = tuple(j.id for j in jobs if j.task == "train" and needed & set(j.steps))
-        follows = f"generate {model}" if generate else ""
-        if generate:
-            jobs.append(Planned(follows, "generate", tuple(mine), generate, before))
-        if score:
-            jobs.append(Planned(f"score {model}", "score", tuple(mine), score, before, follows))
+        trained_by = tuple(j.id for j in jobs if j.task == "train" and needed & set(j.steps))
+        jobs += _evaluation_jobs(model, mine, keys, trained_by)
     return jobs
+
+
+def _evaluation_jobs(
+    model: str, cells: Sequence[PlannedCell], keys: set[str], trained_by: tuple[str, ...]
+) -> Iterator[Planned]:
+    """What answers, what trains heads, what judges, and beside each of them what scores its results as they come."""
+    routes: tuple[tuple[Task, str, Route, tuple[Route, ...]], ...] = (
+        ("generate", "generate", "engine", ("engine", "judge")),
+        ("head", "generate", "head", ("head",)),
+        ("judge", "judge", "judge", ("judge",)),
+    )
+    ids: dict[str, str] = {}
+    for task, kind, scores, answers in routes:
+        made = tuple(s for s in _route_steps(cells, keys, answers) if s.kind == kind)
+        scored = tuple(s for s in _route_steps(cells, keys, [scores]) if s.kind in ("score", "overlap"))
+        ids[task] = f"{task} {model}" if made else ""
+        after = trained_by if task != "judge" else tuple(filter(None, (ids["generate"],)))
+        if made:
+            yield Planned(ids[task], task, tuple(cells), tuple(s.key for s in made), after)
+        if scored:
+            name = f"score {model}" if task == "generate" else f"score {task} {model}"
+            yield Planned(name, "score", tuple(cells), tuple(s.key for s in scored), after, ids[task])
+
+
+def _route_steps(cells: Iterable[PlannedCell], keys: set[str], routes: Collection[Route]) -> Iterator[Step]:
+    """The pending steps of the tasks that go one of these ways, each once."""
+    found = {s.key: s for c in cells for t in c.tasks if t.route in routes for s in t.steps() if s.key in keys}
+    yield from found.values()
 
 
 def _steps(cells: Iterable[PlannedCell], keys: set[str], *kinds: str) -> tuple[str, ...]:
@@ -181,7 +204,7 @@ class Driver:
             text = f"{how}; log: {log}\n{_without_traceback(event.tail)}"
         self.view.job_ended(event.job_id, good, text)
         shutil.rmtree(self.folder / "jobs" / f"{file_name(event.job_id)}.tmp", ignore_errors=True)
-        if job.planned.task == "generate":
+        if job.planned.task in ("generate", "head"):
             shed(self.plan, self.store)
 
 

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.driver import Driver, device_slots, file_name, make_jobs, shed
+from harness.driver import Driver, Planned, device_slots, file_name, make_jobs, shed
+from harness.matrix.schema import Limit
 from harness.pending import pending
 from harness.plan import Plan
 from harness.progress import make_progress
-from harness.runners.profile import load_profile, make_runner
+from harness.runners.profile import Profile, load_profile, make_runner
 from harness.runs import run_folder, write
+from harness.steps.items import run_items
 from harness.store import Store
 from harness.worker import JobFile
 
@@ -24,7 +26,7 @@ class Asked:
     matrix: Path
     overrides: Sequence[str]
     seeds: int | None
-    limit: int | None
+    limit: Limit | None
     runner: str
     jobs: int | None
     verbose: bool = False
@@ -39,8 +41,12 @@ def execute(plan: Plan, store: Store, asked: Asked) -> bool:
     for note in plan.notes:
         print(f"note: {note}", file=sys.stderr)
     jobs = make_jobs(plan, todo)
-    if not jobs:
-        return True
+    good = not jobs or _drive(plan, store, asked, folder, profile, jobs)
+    run_items(store, plan.cells)
+    return good
+
+
+def _drive(plan: Plan, store: Store, asked: Asked, folder: Path, profile: Profile, jobs: Sequence[Planned]) -> bool:
     # An edit of the matrix, or another run, while this one runs must not change what runs.
     snapshot = folder / "jobs" / f"{file_name('matrix')}.yaml"
     snapshot.parent.mkdir(parents=True, exist_ok=True)

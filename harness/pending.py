@@ -18,7 +18,7 @@ from harness.results.frame import STEPPING
 from harness.store import Store
 
 ASSUMED = {"train": 300.0, "generate": 500.0}  # tokens a second on two cores, until the store knows better
-SECONDS = {"data": 2.0, "score": 1.0, "start": 20.0}
+SECONDS = {"data": 2.0, "judge": 60.0, "score": 1.0, "overlap": 0.5, "start": 20.0}
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def pending(
     before: {cell: {what: key}} of the previous run of this matrix, for reasons that name what changed.
     thorough: look into the records of finished scores, so that damaged ones are found and done again.
     """
-    done = {kind: store.finished(kind) for kind in ("data", "train", "generate", "score")}
+    done = {kind: store.finished(kind) for kind in ("data", "train", "generate", "judge", "score", "overlap")}
     if thorough:
         planned = {t.score.key for cell in plan.cells for t in cell.tasks}
         done["score"] = {key for key in done["score"] & planned if store.find("score", key)}
@@ -63,13 +63,31 @@ class _Finder:
 
     def cell(self, cell: PlannedCell) -> None:
         for t in cell.tasks:
-            scored = t.score.key in self.done["score"]
-            if scored or (cell.train and self._diverged(cell.train)):
+            if t.score.key in self.done["score"]:
+                if t.overlap and not self._done(t.overlap):
+                    self._data(cell)
+                    self._add(cell, t.overlap, f"overlap {t.task.name}")
                 continue
-            if t.generate.key not in self.done["generate"] or self.store.find("generate", t.generate.key) is None:
+            if cell.train and self._diverged(cell.train):
+                continue
+            if not self._done(t.generate):
                 self._train(cell)
                 self._add(cell, t.generate, f"generate {t.task.name}")
+            if t.calibration and not self._done(t.calibration):
+                self._add(cell, t.calibration, f"calibrate the judge of {t.task.name}")
+            if t.judge and not self._done(t.judge):
+                self._add(cell, t.judge, f"judge {t.task.name}")
             self._add(cell, t.score, f"score {t.task.name}")
+            if t.overlap and not self._done(t.overlap):
+                self._data(cell)
+                self._add(cell, t.overlap, f"overlap {t.task.name}")
+
+    def _data(self, cell: PlannedCell) -> None:
+        if cell.data and not self._done(cell.data):
+            self._add(cell, cell.data, "data")
+
+    def _done(self, step: Step) -> bool:
+        return step.key in self.done[step.kind] and self.store.find(step.kind, step.key) is not None
 
     def _train(self, cell: PlannedCell) -> None:
         for number, step in enumerate(cell.train):
@@ -78,8 +96,7 @@ class _Finder:
                 if self.store.find("train", step.key, whole=True):
                     continue
                 reason = "its weights were not kept and are needed again"
-            if cell.data and not (cell.data.key in self.done["data"] and self.store.find("data", cell.data.key)):
-                self._add(cell, cell.data, "data")
+            self._data(cell)
             what = "train" if len(cell.train) == 1 else f"train {cell.stages[number].name}"
             self._add(cell, step, what, reason)
 
@@ -111,7 +128,7 @@ class _Finder:
 
 
 def _upstream(change: str) -> bool:
-    return change.split(" ", 1)[0].split(".")[0] in ("artifact", "generate", "data", "after")
+    return change.split(" ", 1)[0].split(".")[0] in ("artifact", "generate", "calibration", "judge", "data", "after")
 
 
 def keys_by_cell(plan: Plan) -> dict[str, dict[str, str]]:
@@ -122,7 +139,7 @@ def keys_by_cell(plan: Plan) -> dict[str, dict[str, str]]:
         for number, step in enumerate(cell.train):
             keys["train" if len(cell.train) == 1 else f"train {cell.stages[number].name}"] = step.key
         for t in cell.tasks:
-            keys[f"generate {t.task.name}"], keys[f"score {t.task.name}"] = t.generate.key, t.score.key
+            keys |= {f"{step.kind} {t.task.name}": step.key for step in t.steps()}
         result[cell.name] = keys
     return result
 
@@ -166,6 +183,9 @@ def _tokens(cell: PlannedCell, todo: Todo) -> float:
         budget = cell.cell.train.budget
         return float(budget.tokens or (budget.steps or 0) * cell.cell.train.batch_size * 64)
     task = next(t.task for t in cell.tasks if t.generate.key == todo.step.key)
+    if task.form.head:
+        trained = (task.head_source.count if task.head_source else None) or 1000
+        return 64.0 * (3 * trained * task.form.head.recipe.epochs + (task.rows or 1000))  # a step costs three answers
     sampling = task.form.sampling
     return float(task.rows or 1000) * (sampling.max_tokens / 2 if sampling else 64)
 
@@ -179,7 +199,8 @@ def _rate(store: Store, kind: str) -> float | None:
         if kind == "train":
             took, tokens = sum(cost.get("seconds", {}).get(p, 0.0) for p in STEPPING), cost.get("trained_tokens")
         else:
-            took, tokens = cost.get("seconds"), cost.get("prompt_tokens", 0) + cost.get("generated_tokens", 0)
+            took = cost.get("seconds", 0.0) - cost.get("train_seconds", 0.0)  # heads are trained in this step
+            tokens = cost.get("prompt_tokens", 0) + cost.get("generated_tokens", 0)
         if took and tokens:
             rates.append(tokens / took)
     return median(rates) if rates else None

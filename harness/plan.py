@@ -10,27 +10,36 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.data.models import ModelSource, find_model
 from harness.data.sources import Source, pin
 from harness.digest import digest, key_of
+from harness.encoders import refusals
 from harness.engines import check as check_engine
 from harness.engines.base import EngineSpec
 from harness.errors import HarnessError, Problems
+from harness.evaluation import contamination
+from harness.evaluation.judge.judges import JudgeSpec, plan_judge, with_judge
+from harness.evaluation.native_tools import check_tools
 from harness.evaluation.suite import Task, choose_tasks, load_suite
-from harness.matrix import Cell, Matrix
-from harness.matrix.schema import PLACEMENT
+from harness.matrix import Cell, Matrix, SuiteEntry
+from harness.matrix.schema import PLACEMENT, Limit
 from harness.methods import build
 from harness.methods.base import Method, Stage, overrides, owner
+from harness.results.frame import items_identity
 from harness.training.adapters import make as make_adapter
+
+Route = Literal["engine", "head", "judge"]
+
+HEAD_TRAINER = ["heads", 1]  # the second is raised whenever the same recipe may train another head
 
 
 @dataclass(frozen=True)
 class Step:
     """What is cached: `key` is the hash of `identity`; `needs` are the keys of the steps before it."""
 
-    kind: str  # data, train, generate, score
+    kind: str  # data, train, generate, judge, score, overlap, items
     key: str
     identity: dict[str, Any]
     needs: tuple[tuple[str, str], ...] = ()
@@ -38,11 +47,29 @@ class Step:
 
 @dataclass(frozen=True)
 class PlannedTask:
-    """One task for one cell: the step that asks and the step that scores."""
+    """One task for one cell: the step that asks, the one that judges the answers, if any, and the one that scores.
+
+    overlap: looks for the test set in the cell's training data, if it has any.  calibration: tests the judge.
+    """
 
     task: Task
     generate: Step
     score: Step
+    judge: Step | None = None
+    overlap: Step | None = None
+    calibration: Step | None = None
+
+    @property
+    def route(self) -> Route:
+        """Which kind of job makes what is scored: an engine, a head that is trained for the task, or a judge."""
+        return "head" if self.task.form.head else "judge" if self.judge else "engine"
+
+    def steps(self) -> Iterator[Step]:
+        yield self.generate
+        yield from filter(None, (self.calibration, self.judge))
+        yield self.score
+        if self.overlap:
+            yield self.overlap
 
 
 @dataclass(frozen=True)
@@ -66,8 +93,15 @@ class PlannedCell:
             yield self.data
         yield from self.train
         for t in self.tasks:
-            yield t.generate
-            yield t.score
+            yield from t.steps()
+        if self.tasks:
+            yield self.items
+
+    @property
+    def items(self) -> Step:
+        """The copy of all its scores in one file; made when they are there, and never waited for."""
+        identity = items_identity(t.score.key for t in self.tasks)
+        return Step("items", key_of("items", identity), identity, tuple(("score", key) for key in identity["scores"]))
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -92,6 +126,7 @@ class Plan:
     cells: list[PlannedCell]
     sources: dict[str, Source]
     notes: list[str] = field(default_factory=list)
+    judge: JudgeSpec | None = None
 
     def steps(self) -> dict[str, Step]:
         """Every step once, by key, in an order in which each comes after what it needs."""
@@ -103,7 +138,7 @@ class Plan:
 
 
 def make_plan(
-    matrix: Matrix, where: Where, *, only: Sequence[str] = (), seeds: int | None = None, limit: int | None = None
+    matrix: Matrix, where: Where, *, only: Sequence[str] = (), seeds: int | None = None, limit: Limit | None = None
 ) -> Plan:
     """Resolve a matrix. Problems (all of them) for unknown methods, models, suites, missing data, refused stacks."""
     cells = matrix.cells(only=only, seeds=seeds)
@@ -111,13 +146,13 @@ def make_plan(
     planned = [p for c in cells if (p := resolver.cell(c)) is not None]
     if resolver.problems:
         raise Problems(resolver.problems)
-    return Plan(matrix, where, resolver.engine, planned, resolver.sources, resolver.notes)
+    return Plan(matrix, where, resolver.engine, planned, resolver.sources, resolver.notes, resolver.judge)
 
 
 class _Resolver:
     """Resolves each model, method, data set and suite of a matrix once, and collects what is wrong with them."""
 
-    def __init__(self, matrix: Matrix, where: Where, limit: int | None) -> None:
+    def __init__(self, matrix: Matrix, where: Where, limit: Limit | None) -> None:
         self.matrix, self.where, self.problems = matrix, where, list[HarnessError]()
         self.notes: list[str] = []
         self.sources: dict[str, Source] = {}
@@ -125,7 +160,12 @@ class _Resolver:
         self._try("engine.name", lambda: check_engine(self.engine.name))
         self.models = {name: self._model(name) for name in matrix.models}
         self.tasks = [t for entry in matrix.suites for t in self._suite(entry.name, entry, limit)]
-        self.asked = {t.name: {"task": t.asking(), "engine": self.engine.identity()} for t in self.tasks}
+        self.judge: JudgeSpec | None = self._try("judge", lambda: plan_judge(matrix, self.engine, where.offline))
+        if self.judge or not matrix.judge:
+            self.tasks = self._try("suites", lambda: with_judge(self.tasks, self.judge)) or []
+        self._try("models", lambda: check_tools(self.models, self.tasks))
+        self.by_name = {t.name: t for t in self.tasks}
+        self.asked = {t.name: {"task": t.asking(), **answerer(t, self.engine)} for t in self.tasks}
 
     def _try(self, place: str, build_it: Callable[[], Any]) -> Any:
         """The result, or None with the problems kept, each with the line of the matrix where it comes from."""
@@ -144,8 +184,8 @@ class _Resolver:
         entry = self.matrix.models[label]
 
         def resolve() -> ModelSource:
-            model = find_model(entry.source, offline=self.where.offline)
-            if model.context is not None and self.engine.max_model_len > model.context:
+            model = find_model(entry.source, base=entry.base, offline=self.where.offline)
+            if model.context is not None and not model.encoder and self.engine.max_model_len > model.context:
                 raise HarnessError(
                     f"`engine.max_model_len` is {self.engine.max_model_len}, and model `{label}` holds {model.context}",
                     todo=f"--set engine.max_model_len={model.context}",
@@ -155,12 +195,13 @@ class _Resolver:
         found: ModelSource | None = self._try(f"models.{label}", resolve)
         return found
 
-    def _suite(self, name: str, entry: Any, limit: int | None) -> list[Task]:
+    def _suite(self, name: str, entry: SuiteEntry, limit: Limit | None) -> list[Task]:
         def resolve() -> list[Task]:
             tasks, notes = choose_tasks(
                 load_suite(name),
                 limit=limit if limit is not None else entry.limit,
                 only=entry.tasks,
+                made=entry.made,
                 mirror=self.where.mirror,
                 offline=self.where.offline,
             )
@@ -211,6 +252,10 @@ class _Resolver:
         if model is None or method is None or (method[1] and source is None):
             return None
         stack, stages, identity = method
+        if model.encoder and (refused := refusals(self.matrix, cell, stack, self.tasks)):
+            known = {str(p) for p in self.problems}
+            self.problems += [p for p in refused if str(p) not in known]
+            return None
         if any(t.chat for t in self.tasks) or stages:
             self._need_template(cell.model, model)
         data = self._data_step(cell, model, stack, source) if source else None
@@ -221,7 +266,11 @@ class _Resolver:
         artifact = train[-1].key if train else model.digest
         prompts = stack_identity([m for m in stack if overrides(m, "prompt") or overrides(m, "respond")])
         answers = stack_identity([m for m in stack if overrides(m, "answer")])
-        tasks = tuple(self._task_steps(t, artifact, upstream, prompts, answers) for t in self.tasks)
+        overlaps = [self._overlap(data.key, t.name) if data else None for t in self.tasks]
+        tasks = tuple(
+            self._task_steps(t, artifact, upstream, prompts, answers, overlap)
+            for t, overlap in zip(self.tasks, overlaps, strict=True)
+        )
         return PlannedCell(cell, model, stack, stages, data, tuple(train), tasks)
 
     def _data_step(self, cell: Cell, model: ModelSource, stack: Sequence[Method], source: Source) -> Step:
@@ -251,19 +300,39 @@ class _Resolver:
         needs = ((("data", data.key),) if data else ()) + tuple(("train", step.key) for step in before)
         return Step("train", key_of("train", whole), whole, needs)
 
+    @functools.cache  # noqa: B019
+    def _overlap(self, data: str, task: str) -> Step:
+        """Depends on the two sets alone, so that all cells trained on the same data share it."""
+        identity = {"data": data, "task": self.by_name[task].asking(), "rules": contamination.VERSION}
+        return Step("overlap", key_of("overlap", identity), identity, (("data", data),))
+
     def _task_steps(
-        self, task: Task, artifact: str, upstream: tuple[tuple[str, str], ...], prompts: list[Any], answers: list[Any]
+        self,
+        task: Task,
+        artifact: str,
+        upstream: tuple[tuple[str, str], ...],
+        prompts: list[Any],
+        answers: list[Any],
+        overlap: Step | None,
     ) -> PlannedTask:
         asking: dict[str, Any] = {"artifact": artifact, "asked": self._digest(task.name)}
-        if prompts:
+        if prompts and not task.form.head:  # a head reads the rows themselves, and what it says is no text of a model
             asking["prompts"] = prompts
         generate = Step("generate", key_of("generate", asking), asking, upstream)
         scoring: dict[str, Any] = {"generate": generate.key, "scoring": task.scoring()}
-        if answers:
+        if answers and not task.form.head:
             scoring["answers"] = answers
-        return PlannedTask(
-            task, generate, Step("score", key_of("score", scoring), scoring, (("generate", generate.key),))
-        )
+        needs = (("generate", generate.key),)
+        if not task.form.judge:
+            score = Step("score", key_of("score", scoring), scoring, needs)
+            return PlannedTask(task, generate, score, overlap=overlap)
+        tested = {"calibration": {"regime": task.form.judge.regime(), **(task.judged_by or {})}}
+        calibration = Step("judge", key_of("judge", tested), tested)
+        judging = {**scoring, "calibration": calibration.key}
+        judge = Step("judge", key_of("judge", judging), judging, (*needs, ("judge", calibration.key)))
+        scoring["judge"] = judge.key
+        score = Step("score", key_of("score", scoring), scoring, (*needs, ("judge", judge.key)))
+        return PlannedTask(task, generate, score, judge, overlap, calibration)
 
     @functools.cache  # noqa: B019
     def _digest(self, task: str) -> str:
@@ -291,6 +360,16 @@ def stack_identity(stack: Sequence[Method]) -> list[list[Any]]:
     return [[m.name, m.version, m.params.model_dump(mode="json")] for m in stack]
 
 
+def answerer(task: Task, engine: EngineSpec) -> dict[str, Any]:
+    """What of the side that answers is in a key: the engine, or the trainer of heads, which needs none."""
+    return {"trainer": HEAD_TRAINER} if task.form.head else {"engine": engine.identity()}
+
+
+def measured(plan: Plan, task: Task) -> dict[str, Any]:
+    """Everything about how a number is measured but the model."""
+    return {"task": task.asking(), "scoring": task.scoring(), **answerer(task, plan.engine)}
+
+
 def protocol_of(plan: Plan, task: Task) -> str:
-    """The digest that names a column of a table: everything about how a number was measured but the model."""
-    return digest({"task": task.asking(), "scoring": task.scoring(), "engine": plan.engine.identity()})[:16]
+    """The digest of `measured`, which names a column of a table."""
+    return digest(measured(plan, task))[:16]

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, nearest
+from harness.evaluation.task import Task
 from harness.pending import keys_by_cell
-from harness.plan import Plan, protocol_of
+from harness.plan import Plan, measured, protocol_of
 from harness.results.frame import CellView, TaskView
 from harness.store import RUNS, Store, disk
 from harness.store.transfer import export, import_
@@ -27,25 +28,23 @@ def run_folder(store: Store, name: str) -> Path:
 
 def cell_views(plan: Plan) -> list[CellView]:
     """The cells of a plan as the tables see them."""
-    shared: dict[str, dict[str, Any]] = {}
+    shared: dict[str, list[TaskView]] = {}
     for cell in plan.cells[:1]:
         for t in cell.tasks:
-            task = t.task
-            shared[task.name] = {
-                "suite": task.suite,
-                "task": task.name,
-                "primary": task.primary,
-                "headline": task.headline,
-                "protocol": protocol_of(plan, task),
-                "measured": {"task": task.asking(), "scoring": task.scoring(), "engine": plan.engine.identity()},
-                "chance": task.chance,
-                "items": task.rows,
-                "of": task.of,
-                "notes": task.notes,
-            }
+            shared[t.task.name] = list(_columns_of(plan, t.task))
     result = []
     for cell in plan.cells:
-        tasks = tuple(TaskView(key=t.score.key, generate=t.generate.key, **shared[t.task.name]) for t in cell.tasks)
+        tasks = tuple(
+            replace(
+                view,
+                key=t.score.key,
+                generate=t.generate.key,
+                judge=t.judge.key if t.judge else "",
+                overlap=t.overlap.key if t.overlap else "",
+            )
+            for t in cell.tasks
+            for view in shared[t.task.name]
+        )
         result.append(
             CellView(
                 name=cell.name,
@@ -59,6 +58,29 @@ def cell_views(plan: Plan) -> list[CellView]:
             )
         )
     return result
+
+
+def _columns_of(plan: Plan, task: Task) -> Iterator[TaskView]:
+    """The primary metric of a task, then those that its suite shows beside it."""
+    primary = TaskView(
+        suite=task.suite,
+        task=task.name,
+        primary=task.primary,
+        headline=task.headline,
+        key="",
+        protocol=protocol_of(plan, task),
+        measured=measured(plan, task),
+        chance=task.chance,
+        items=task.rows,
+        of=task.of,
+        label=task.name,
+        means=task.means,
+        notes=task.notes,
+    )
+    yield primary
+    for metric in task.form.also:
+        short = metric.rpartition(",")[2]
+        yield replace(primary, primary=metric, label=f"{task.name} {short}", headline=False, means=(), chance=None)
 
 
 @dataclass(frozen=True)
@@ -75,7 +97,9 @@ class RunView:
         found: dict[tuple[str, str], None] = {}
         for cell in self.cells:
             named = [("data", cell.data), *(("train", key) for key in cell.train)]
-            named += [pair for t in cell.scores for pair in (("generate", t.generate), ("score", t.key))]
+            named += [
+                pair for t in cell.scores for pair in (("generate", t.generate), ("judge", t.judge), ("score", t.key))
+            ]
             found.update({pair: None for pair in named if pair[1]})
         return list(found)
 
@@ -93,12 +117,17 @@ class RunView:
                     "flags": tuple(cell["flags"]),
                     "train": tuple(cell["train"]),
                     "notes": tuple(cell["notes"]),
-                    "scores": tuple(TaskView(**{**t, "notes": tuple(t["notes"])}) for t in cell["scores"]),
+                    "scores": tuple(map(_task_view, cell["scores"])),
                 }
             )
             for cell in body["cells"]
         ]
         return cls(body["name"], body["baseline"], tuple(body["notes"]), tuple(cells))
+
+
+def _task_view(body: Mapping[str, Any]) -> TaskView:
+    means = tuple((name, parts) for name, parts in body["means"])
+    return TaskView(**{**body, "notes": tuple(body["notes"]), "means": means})
 
 
 def view_of(plan: Plan) -> RunView:

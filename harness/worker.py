@@ -27,9 +27,10 @@ from harness.data.models import harness_cache, materialise
 from harness.errors import HarnessError, StepFailed
 from harness.machine import cores
 from harness.matrix import load_matrix
-from harness.plan import Plan, PlannedCell, Where, make_plan
+from harness.matrix.schema import Limit
+from harness.plan import Plan, PlannedCell, PlannedTask, Where, make_plan
 from harness.runners.base import EVENTS_FD, LOG
-from harness.steps import Bench, run_data, run_generate, run_score, run_train
+from harness.steps import Bench, run_data, run_generate, run_heads, run_judge, run_overlap, run_score, run_train
 from harness.store import Store
 
 LOOK = 0.2  # seconds between looks for new answers
@@ -40,7 +41,7 @@ QUIET = 0.2  # seconds between progress lines of one step, at least
 class JobFile:
     """What a worker is told: how to make the driver's plan again, and what of it to do."""
 
-    task: str  # train, generate, score
+    task: str  # train, generate, head, judge, score
     cells: tuple[str, ...]
     steps: tuple[str, ...]  # keys
     store: str
@@ -49,7 +50,7 @@ class JobFile:
     mirror: str | None = None
     offline: bool = True
     seeds: int | None = None
-    limit: int | None = None
+    limit: Limit | None = None
     follows: str | None = None  # score what another job answers, until this file is there
 
     def write(self, file: Path) -> None:
@@ -107,8 +108,9 @@ def _do(job: JobFile, bench: Bench) -> int:
     if set(job.steps) - bench.plan.steps().keys():
         raise HarnessError("what this run was planned from has changed since it started", todo="run the command again")
 
-    if job.task == "generate":
-        return run_generate(bench, cells)
+    answer = {"generate": run_generate, "head": run_heads, "judge": run_judge}.get(job.task)
+    if answer:
+        return answer(bench, cells)
     if job.task == "train":
 
         def train(cell: PlannedCell) -> None:
@@ -122,9 +124,20 @@ def _do(job: JobFile, bench: Bench) -> int:
             load_packages("torch", "transformers.models.auto.modeling_auto", "peft")
         return forked([(c.name, partial(train, c)) for c in cells])
     load_packages("harness.evaluation.lm")
-    ready = follow(cells, bench, Path(job.follows)) if job.follows else cells
-    scores = ((f"{c.name}, {t.task.name}", partial(run_score, bench, c, t)) for c in ready for t in c.tasks)
-    return forked(scores, at_once=max(1, int(cores())))
+    steps = set(job.steps)
+    mine = [(c, t) for c in cells for t in c.tasks if steps & {s.key for s in (t.score, t.overlap) if s}]
+    ready = follow(mine, bench, Path(job.follows)) if job.follows else mine
+    return forked(((f"{c.name}, {t.task.name}", partial(_score, bench, c, t)) for c, t in ready), at_once=scorers())
+
+
+def _score(bench: Bench, cell: PlannedCell, task: PlannedTask) -> None:
+    run_score(bench, cell, task)
+    run_overlap(bench, cell, task)
+
+
+def scorers() -> int:
+    """How many processes score at once."""
+    return max(1, int(cores()))
 
 
 def load_packages(*names: str) -> None:
@@ -133,15 +146,18 @@ def load_packages(*names: str) -> None:
         importlib.import_module(name)
 
 
-def follow(cells: Sequence[PlannedCell], bench: Bench, ended: Path) -> Iterator[PlannedCell]:
-    """Each cell as soon as all its answers are there; when the file `ended` is, the rest, whatever there is of them."""
-    waiting = list(cells)
+Scorable = tuple[PlannedCell, PlannedTask]
+
+
+def follow(tasks: Sequence[Scorable], bench: Bench, ended: Path) -> Iterator[Scorable]:
+    """Each task as soon as what it scores is there; when the file `ended` is, the rest, whatever there is of them."""
+    waiting = list(tasks)
     while waiting:
         over = ended.exists()
-        for cell in list(waiting):
-            if over or all(bench.store.find("generate", t.generate.key) for t in cell.tasks):
-                waiting.remove(cell)
-                yield cell
+        for cell, task in list(waiting):
+            if over or all(bench.store.find(kind, key) for kind, key in task.score.needs):
+                waiting.remove((cell, task))
+                yield cell, task
         time.sleep(0 if over else LOOK)
 
 

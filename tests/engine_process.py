@@ -32,8 +32,8 @@ class EngineProcess:
     def open(self, base: Path, spec: EngineSpec) -> None:
         self.run(_call, "open", base, spec)
 
-    def activate(self, artifact: Artifact) -> Activation:
-        result: Activation = self.run(_call, "activate", artifact)
+    def activate(self, artifact: Artifact, prepared: Any = None) -> Activation:
+        result: Activation = self.run(_call, "activate", artifact, prepared)
         return result
 
     def prompt_tokens(self, request: Request) -> int:

@@ -19,7 +19,10 @@ methods:
   sft: {{}}
   lora+dft: {{}}
 seeds: 1
-suites: {{math: {{limit: 12}}, tool_use: {{limit: 6}}, glue: {{limit: 10, tasks: [made_sentiment]}}}}
+suites:
+  math: {{limit: 12, tasks: [made_word_problems]}}
+  tool_use: {{limit: 6, tasks: [simple_python]}}
+  glue: {{limit: 10, tasks: [made_sentiment]}}
 engine: {{name: {engine}, max_model_len: {context}}}
 """
 

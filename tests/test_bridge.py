@@ -16,9 +16,10 @@ from harness.engines.base import Request, Response
 from harness.errors import HarnessError
 from harness.evaluation.lm import build_requests, chosen_rows, score
 from harness.evaluation.suite import Task, choose_tasks, load_suite
-from harness.evaluation.tool_calls import gold_call
+from harness.evaluation.tool_answers import as_python, gold_calls
 from harness.matrix.schema import DataEntry
 from tests.test_instructions import CASES
+from tests.test_suites import DEMO
 
 COLUMNS = ["math", "code", "tool_use", "glue", "alignment"]
 Oracle = Callable[[dict[str, Any]], str]
@@ -35,7 +36,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tasks_of(suite: str, limit: int, mirror: Path | None = None) -> list[Task]:
-    return choose_tasks(load_suite(suite), limit=limit, mirror=mirror)[0]
+    return choose_tasks(load_suite(suite), only=DEMO[suite], made=True, limit=limit, mirror=mirror)[0]
 
 
 def task_named(name: str, limit: int = 8, mirror: Path | None = None) -> Task:
@@ -48,7 +49,7 @@ def gold(task: Task) -> Mapping[str, str | int]:
         "gsm8k": lambda r: r["answer"],
         "made_word_problems": lambda r: r["answer"],
         "humaneval": lambda r: r["canonical_solution"],
-        "simple_python": lambda r: gold_call(r["ground_truth"], r["function"][0]),
+        "simple_python": lambda r: as_python(gold_calls(r["function"], r["ground_truth"])),
     }
     answer = oracles.get(task.name, lambda r: r["label"])
     requests = build_requests(task)
@@ -310,7 +311,7 @@ def test_worked_examples_of_a_chat_task_are_turns(mirror: Path, tmp_path: Path) 
 def test_ifeval_is_scored_on_real_prompts(mirror: Path) -> None:
     (task,) = tasks_of("alignment", 30, mirror)
     metrics = score(task, constant(task, "")).metrics
-    assert {m["value"] for m in metrics.values()} == {0.0} and len(metrics) == 4
+    assert {m["value"] for m in metrics.values()} == {0.0} and len(metrics) == 5
 
 
 def test_a_source_of_the_wrong_split_is_not_silently_used(mirror: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from harness.engines import make, names
 from harness.engines.base import Artifact, Engine, EngineSpec, Request, Response
 from harness.engines.fake import FakeEngine
+from harness.engines.prepared import prepare
 from harness.engines.prompts import Prompts
 from harness.errors import HarnessError, MissingExtra, StepFailed
 from tests.engine_process import EngineProcess
@@ -24,7 +25,7 @@ CHAT = Request(messages=({"role": "user", "content": "hello there"},), max_token
 
 
 def make_artifacts(folder: Path) -> dict[str, Artifact]:
-    """A base, two sets of full weights, and an adapter of the base that does something."""
+    """A base, two sets of full weights, and two adapters of the base that do something."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -42,8 +43,9 @@ def make_artifacts(folder: Path) -> dict[str, Artifact]:
         (path / "artifact.json").write_text(json.dumps({"kind": "full"}))
         found[path.name] = Artifact(base, path.name, "full", path, path.name)
     config = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
-    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder / "adapter")
-    found["adapter"] = Artifact(base, "adapter", "adapter", folder / "adapter", "adapter")
+    for name in ("adapter", "adapter2"):
+        get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder / name)
+        found[name] = Artifact(base, name, "adapter", folder / name, name)
     return found
 
 
@@ -70,6 +72,11 @@ def answers(engine: Engine, requests: list[Request]) -> dict[str, Response]:
 
 def one(engine: Engine, request: Request) -> Response:
     return answers(engine, [request])[request.key]
+
+
+def said(given: dict[str, Response]) -> dict[str, Any]:
+    """What was answered; other requests in the batch may move a log-probability in its last places."""
+    return {key: (response.text, response.tokens, response.finish) for key, response in given.items()}
 
 
 def test_every_engine_is_known_by_name() -> None:
@@ -103,8 +110,8 @@ def test_sampling_depends_on_the_seed_and_on_nothing_else(engine: Engine) -> Non
     together = answers(engine, drawn)
     backwards = answers(engine, drawn[::-1])
     alone = {request.key: one(engine, request) for request in drawn}
-    assert together == backwards == alone
-    assert len({response.text for response in together.values()}) > 3
+    assert said(together) == said(backwards) == said(alone)
+    assert len(set(said(together).values())) > 3, "repeats that differ in their seeds alone are distinct"
 
 
 def test_an_answer_stops_before_a_stop_string(engine: Engine) -> None:
@@ -162,8 +169,10 @@ def test_activation_changes_the_answers_and_changes_them_back(engine: Engine, ar
     assert answers(engine, requests) == first
 
 
-def test_the_counts_of_a_response_survive_its_json(engine: Engine) -> None:
+def test_a_response_keeps_its_tokens_and_survives_its_json(engine: Engine) -> None:
     response = one(engine, CHAT)
+    assert len(response.tokens) == len(response.logprobs) == response.generated_tokens > 0
+    assert all(value <= 0 for value in response.logprobs)
     assert Response.from_json(json.loads(json.dumps(response.as_json()))) == response
 
 
@@ -196,6 +205,24 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass(engine: Engine, art
             assert value == pytest.approx(expected, abs=1e-3)
 
 
+def test_the_log_probabilities_of_an_answer_are_those_of_its_tokens_without_temperature(
+    engine: Engine, artifacts: dict[str, Artifact]
+) -> None:
+    if engine.name == "fake":
+        pytest.skip("a fake has no model")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = artifacts["base"].base
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
+    answer = one(engine, Request(text="one more", max_tokens=6, temperature=2.0, seed=3))
+    prompt = tokenizer("one more")["input_ids"]
+    with torch.no_grad():
+        table = model(torch.tensor([[*prompt, *answer.tokens]])).logits[0].log_softmax(-1)
+    expected = [float(table[len(prompt) - 1 + i, token]) for i, token in enumerate(answer.tokens)]
+    assert answer.logprobs == pytest.approx(expected, abs=1e-3)
+
+
 def test_greedy_says_what_greedy_decoding_would_have_said(engine: Engine) -> None:
     if engine.name == "fake":
         pytest.skip("a fake has no model")
@@ -208,26 +235,23 @@ def test_greedy_says_what_greedy_decoding_would_have_said(engine: Engine) -> Non
 
 
 def test_a_merged_adapter_answers_as_the_unmerged_one(artifacts: dict[str, Artifact]) -> None:
-    from harness.engines.weights import full_weights
-
     engine = make("hf")
     engine.open(artifacts["base"].base, SPEC)
     engine.activate(artifacts["adapter"])
     request = Request("choose", text="compare", choices=("a", "bcd"))
     [unmerged] = engine.loglikelihood([request])
-    with full_weights(artifacts["adapter"]) as merged:
-        engine.activate(Artifact(artifacts["base"].base, "merged", "full", merged))
-        [same] = engine.loglikelihood([request])
+    ready = prepare(artifacts["adapter"], "float32", [[5, 6, 7]], [8, 9])
+    engine.activate(Artifact(artifacts["base"].base, "merged", "full", ready.folder))
+    [same] = engine.loglikelihood([request])
     assert same.logprobs == pytest.approx(unmerged.logprobs, abs=1e-4)
-    assert not merged.exists()
+    ready.discard()
+    assert not ready.folder.exists()
 
 
 def test_weights_that_do_not_fit_the_base_are_refused(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
-    from harness.engines.weights import full_weights
-
     other = make_tiny_model(tmp_path / "narrow", width=32)
-    with pytest.raises(StepFailed, match="do not fit") as caught, full_weights(replace(artifacts["full1"], path=other)):
-        pass
+    with pytest.raises(StepFailed, match="do not fit") as caught:
+        prepare(replace(artifacts["full1"], path=other), "float32", [[5]], [6])
     assert "hf" in caught.value.todo
 
 

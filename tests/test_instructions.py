@@ -56,6 +56,47 @@ CASES: dict[str, tuple[dict[str, object], str, str]] = {
     "startend:quotation": ({}, f'"{TEXT}"', TEXT),
 }
 
+AGAIN: dict[str, str] = {  # a second answer that follows it, with the same arguments
+    "keywords:existence": "They baked bread, and then they went down to the RIVER.",
+    "keywords:frequency": "One river, two rivers; the river again: river.",
+    "keywords:forbidden_words": "A stream is small. Riverside houses are expensive.",
+    "keywords:letter_frequency": "Zoos amaze lazy zebras.",
+    "language:response_language": "Das Wetter ist heute sehr schön, und wir gehen am Nachmittag in den Park.",
+    "length_constraints:number_sentences": "Only this one.",
+    "length_constraints:number_paragraphs": "A first paragraph.\n\n***\n\nA second paragraph, with more in it.",
+    "length_constraints:number_words": "No.",
+    "length_constraints:nth_paragraph_first_word": 'It rained.\n\n"Then we left.',
+    "detectable_content:number_placeholders": "[date]\nThe undersigned [first name] [last name] agrees.",
+    "detectable_content:postscript": "I wrote it all down.\nP. S. Please write back.",
+    "detectable_format:number_bullet_lists": "Two of them:\n- milk\n- eggs",
+    "detectable_format:constrained_response": "I thought for a while. My answer is maybe.",
+    "detectable_format:number_highlighted_sections": "# Title\n**Do this first** and then *that*.",
+    "detectable_format:multiple_sections": "Section 1\nThe start.\n\nSection 2\nThe middle.\n\nSection 3\nThe end.",
+    "detectable_format:json_format": '[{"name": "train", "late": true}, null]',
+    "detectable_format:title": "Here is the poem.\n<<Ode to a train>>\nO train!",
+    "combination:two_responses": "Yes, do it.******No, leave it.",
+    "combination:repeat_prompt": "why?\n\nNobody knows.",
+    "startend:end_checker": '"So it goes. the end."',
+    "change_case:capital_word_frequency": "NASA and ESA sent IT up.",
+    "change_case:english_capital": "THE BOOK WAS ABOUT OLD SHIPS AND THE PEOPLE WHO SAILED THEM.",
+    "change_case:english_lowercase": "please wait here until the next train to the city arrives.",
+    "punctuation:no_comma": "Bread and milk and a little patience.",
+    "startend:quotation": '  "Please wait for the next train."  ',
+}
+ONLY_LOOSE: dict[str, str] = {  # follows it once a first line, a last line or asterisks are taken away, and not before
+    "keywords:forbidden_words": "Not by the river:\nThey walked along the canal.",
+    "length_constraints:number_words": "Sure! Here you are:\nFour words are here",
+    "length_constraints:number_sentences": "Of course. With pleasure. Here it is.\nIt rained all day.",
+    "detectable_format:number_bullet_lists": "* Sure\n* one\n* two",
+    "detectable_format:json_format": 'Here it is:\n{"a": 1}',
+    "combination:repeat_prompt": "Certainly!\nWhy? Because.",
+    "startend:end_checker": "It was late. The end.\nI hope that helps!",
+    "change_case:english_capital": f"Sure, in capitals:\n{TEXT.upper()}",
+    "change_case:english_lowercase": f"Sure:\n{TEXT.lower()}",
+    "punctuation:no_comma": f"Sure, here it is:\n{TEXT}",
+    "startend:quotation": f'Here it is:\n"{TEXT}"',
+}
+
 PROGRAM = """
 import json, socket, sys
 
@@ -96,6 +137,28 @@ def test_each_type_tells_following_from_not_following_offline(
 ) -> None:
     follows, does_not, empty, blank = checked["answers"][name]
     assert (follows, does_not, empty, blank) == (True, False, False, False)
+
+
+def scores(name: str, answer: str) -> tuple[bool, bool]:
+    """Strict and loose, by prompt; with one instruction the ones by instruction are the same."""
+    from harness.evaluation.instructions import process_results
+
+    doc = {"key": 0, "prompt": "Why?", "instruction_id_list": [name], "kwargs": [CASES[name][0]]}
+    found = process_results(doc, [answer])
+    assert found["inst_level_strict_acc"] == [found["prompt_level_strict_acc"]]
+    assert found["inst_level_loose_acc"] == [found["prompt_level_loose_acc"]]
+    return found["prompt_level_strict_acc"], found["prompt_level_loose_acc"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_different_answers_follow_each_type_strictly_and_loosely(name: str) -> None:
+    answers = [CASES[name][1], AGAIN[name]]
+    assert answers[0] != answers[1] and [scores(name, answer) for answer in answers] == [(True, True)] * 2
+
+
+@pytest.mark.parametrize("name", ONLY_LOOSE)
+def test_loose_scores_forgive_what_surrounds_an_answer(name: str) -> None:
+    assert scores(name, ONLY_LOOSE[name]) == (False, True)
 
 
 def test_abbreviations_do_not_end_a_sentence() -> None:

@@ -13,10 +13,11 @@ PACKAGE = Path(__file__).resolve().parents[1] / "harness"
 
 # From the top down. A module may import from its own layer and from those below it.
 LAYERS: list[set[str]] = [
-    {"cli", "show", "demo", "__main__"},
+    {"cli", "commands", "demo", "__main__"},
+    {"replan"},
     {"execute", "worker", "driver", "runs", "doctor", "progress", "runners", "boards"},
     {"pending", "steps"},
-    {"plan"},
+    {"plan", "encoders"},
     {"training", "evaluation", "engines", "data", "results"},
     {"methods", "engines.base"},
     {"store", "digest", "matrix", "config", "errors", "packaged", "machine"},

@@ -42,7 +42,7 @@ def test_all_mistakes_of_a_matrix_are_told_at_once_with_their_lines(matrix: Path
     ("old", "new", "words"),
     [
         ("  sft: {}", "  sfft: {}", ["unknown method `sfft`", '"sft"']),
-        ("{math:", "{maths: {}, math:", ["`maths`", '"math"']),
+        ("  math:", "  maths: {}\n  math:", ["`maths`", '"math"']),
         ("[made_sentiment]", "[made_sentimint]", ["made_sentimint", '"made_sentiment"']),
         ("make:word_problems", "make:word_problem", ["word_problem", '"word_problems"']),
         ("make:word_problems", "file:nowhere.jsonl", ["nowhere.jsonl"]),

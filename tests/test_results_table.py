@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import pytest
 
 from harness.digest import digest, key_of
 from harness.errors import HarnessError
-from harness.results.frame import CellView, TaskView, collect, read_samples
+from harness.results.columns import make_columns
+from harness.results.frame import CellView, TaskView, collect, items_identity, read_samples
+from harness.results.items import by_metric, sums, write_items
 from harness.results.table import Table, make_table
 from harness.store import Store
 
@@ -86,6 +90,7 @@ class World:
                 asked,
                 {"responses.jsonl": ""},
                 cost={"seconds": 2.5, "prompt_tokens": 9, "generated_tokens": 70},
+                extra={"activation": how.get("activation", {})},
             )
             files = score_files(metric, n, share)
             self.publish("score", scored, files, extra={"truncated": how.get("truncated", {}).get(task, 0.0)})
@@ -150,11 +155,11 @@ def test_a_small_table_reads_like_this(world: World) -> None:
         """\
 **Scores of tiny**
 
-| method |       made_math†¹ | humaneval†² | bfcl_simple† | glue mean† |
-| ------ | ----------------: | ----------: | -----------: | ---------: |
-| n      |               100 |           – |            – |          – |
-| base   |    2.0 [0.6, 7.0] |          –³ |           –³ |         –³ |
-| sft    | 31.0 [22.8, 40.6] |          –³ |           –³ |         –³ |
+| method |       made_math†¹ | humaneval [30]†² | bfcl_simple† | glue mean† |
+| ------ | ----------------: | ---------------: | -----------: | ---------: |
+| n      |               100 |                – |            – |          – |
+| base   |    2.0 [0.6, 7.0] |               –³ |           –³ |         –³ |
+| sft    | 31.0 [22.8, 40.6] |               –³ |           –³ |         –³ |
 """
     )
     assert "- ¹ made data\n- ² a subset: 30 of 164 items\n- ³ not run yet\n" in text
@@ -167,7 +172,7 @@ def test_four_rows_and_seven_columns_fit_in_120_characters_with_the_headlines_to
     header = lines_of(text, "method")[0]
     assert [c.strip(" ¹²³") for c in header.split("|")[2:-1]] == [
         "made_math†",
-        "humaneval†",
+        "humaneval [30]†",
         "bfcl_simple†",
         "glue mean†",
         "made_ifeval†",
@@ -177,7 +182,7 @@ def test_four_rows_and_seven_columns_fit_in_120_characters_with_the_headlines_to
 def test_the_headline_of_a_suite_is_its_only_task_or_the_mean_of_its_tasks(demo: World) -> None:
     table = demo.table()
     marked = [c.label for c in table.columns if c.headline]
-    assert marked == ["made_math", "humaneval", "bfcl_simple", "glue mean", "made_ifeval"]
+    assert marked == ["made_math", "humaneval [30]", "bfcl_simple", "glue mean", "made_ifeval"]
     parts = [entry(table, 0, label).estimate.value for label in ("made_cola", "made_sst2")]
     assert entry(table, 0, "glue mean").estimate.value == pytest.approx(sum(parts) / 2)
     assert table.columns[3].of_tasks == ("made_cola", "made_sst2")
@@ -236,7 +241,7 @@ def test_a_failed_generation_or_scoring_is_the_failure_of_that_task_alone(world:
     world.fail("score", {"score": "tiny.base.s0", "task": "made_ifeval", "limit": 20}, "bug", "")
     world.cell("base", {"math": 0.5})
     table = world.table()
-    assert entry(table, 0, "humaneval").reason == "generate failed: killed (ended by signal 9)"
+    assert entry(table, 0, "humaneval [30]").reason == "generate failed: killed (ended by signal 9)"
     assert entry(table, 0, "made_ifeval").reason == "score failed: bug"
     assert entry(table, 0, "made_math").state == "ok"
 
@@ -331,6 +336,16 @@ def test_flags_and_notes_of_cells_and_of_the_plan_are_footnotes(world: World) ->
     assert "- gsm8k needs a mirror, so made_math was taken\n" in text
 
 
+def test_a_row_says_how_its_weights_were_served_where_that_was_not_as_usual(world: World) -> None:
+    world.cell("base", shares(0.1))
+    world.cell("sft", shares(0.1), activation={"way": "restart", "canary": {"verdict": "fresh"}})
+    world.cell("lora", shares(0.1), activation={"way": "merge+reload", "canary": {"no_op": True}})
+    base, sft, lora = (row.notes for row in world.table().rows)
+    assert base == ()
+    assert "too small for the canary" in sft[0]
+    assert "changed nothing" in lora[0]
+
+
 def test_costs_add_up_over_steps_and_an_untrained_row_has_no_training_cost(demo: World) -> None:
     base, sft = (row.cost for row in demo.table().rows[:2])
     assert (base.trained_tokens, base.train_seconds, base.generate_seconds) == (None, None, 15.0)
@@ -408,5 +423,73 @@ def test_a_document_that_occurs_twice_counts_twice(tmp_path: Path) -> None:
     file.write_text(
         "".join(json.dumps({"doc": i, "hash": "same", "scores": {"acc": float(i)}}) + "\n" for i in range(3))
     )
-    found = read_samples(file, "acc")
-    assert found is not None and found.items == ("same", "same#2", "same#3") and list(found.values or ()) == [0, 1, 2]
+    found = by_metric(read_samples(file))["acc"]
+    assert found.items == ("same", "same#2", "same#3") and list(found.values or ()) == [0, 1, 2]
+
+
+def view(task: str, suite: str = "glue", **more: Any) -> TaskView:
+    at = {"primary": "acc", "headline": True, "key": task, "protocol": f"protocol of {task}"}
+    return TaskView(suite, task, **{**at, **more})
+
+
+def test_a_named_mean_is_shown_where_all_its_parts_were_measured() -> None:
+    means = (("GLUE mirror-3", 3), ("pair", 2))
+    parts = [view("cola", means=means), view("sst2", means=means), view("rte", means=means[:1])]
+    whole = make_columns(parts, False)
+    assert [(c.label, c.headline) for c in whole if c.of_tasks] == [("GLUE mirror-3", True), ("pair", False)]
+    assert next(c for c in whole if c.label == "pair").of_tasks == ("cola", "sst2")
+    assert [c.label for c in make_columns(parts[:2], False) if c.of_tasks] == ["pair"]
+    assert [c.label for c in make_columns([parts[0], parts[2]], False) if c.of_tasks] == ["glue mean"]
+
+
+def test_metrics_shown_beside_the_primary_one_have_columns_of_their_own() -> None:
+    beside = view("gsm8k", "math", primary="exact_match,flexible", label="gsm8k flexible", headline=False)
+    columns = make_columns([view("gsm8k", "math", primary="exact_match,strict", label="gsm8k"), beside], False)
+    assert [(c.label, c.metric, c.headline) for c in columns] == [
+        ("gsm8k", "exact_match,strict", True),
+        ("gsm8k flexible", "exact_match,flexible", False),
+    ]
+
+
+def test_a_table_reads_the_same_from_the_columnar_file_as_from_the_scores(demo: World, tmp_path: Path) -> None:
+    before = demo.table().json()
+    for cell in demo.cells:
+        keys = [t.key for t in cell.scores]
+        records = {key: demo.store.find("score", key) for key in keys}
+        identity = items_identity(keys)
+        with demo.store.claim("items", key_of("items", identity), identity) as attempt:
+            lines = {key: read_samples(r.file("samples.jsonl")) for key, r in records.items() if r}
+            write_items(attempt.work / "items.parquet", lines)
+            tasks = {
+                key: {"metrics": json.loads(r.file("metrics.json").read_text()), "truncated": r.extra.get("truncated")}
+                for key, r in records.items()
+                if r
+            }
+            attempt.publish(extra={"tasks": tasks})
+    for folder in (demo.store.root / "score").iterdir():
+        shutil.rmtree(folder)
+    assert demo.table().json() == before
+
+
+def test_the_sums_of_a_score_step_give_mean_and_variance_by_item_and_by_cluster() -> None:
+    scores = [(1.0, "a"), (0.0, "a"), (1.0, "b"), (1.0, "b"), (0.0, "c")]
+    samples = [{"hash": str(i), "scores": {"acc": s, "mcc": [0, 1]}, "cluster": c} for i, (s, c) in enumerate(scores)]
+    assert sums(samples) == {"acc": {"n": 5, "sum": 3.0, "squares": 3.0, "clusters": 3, "cluster_squares": 5.0}}
+    alone = [{k: v for k, v in s.items() if k != "cluster"} for s in samples]
+    assert sums(alone)["acc"]["clusters"] == 5
+
+
+def test_items_that_occur_in_the_training_data_are_counted_and_left_out_beside_the_score(demo: World) -> None:
+    found = {"hits": [f"d{i:03d}" for i in range(40)]}
+    lines = [
+        json.dumps({"item": h, "question": {"rules": ["13-gram"], "row": "0"}, "answer": None}) for h in found["hits"]
+    ]
+    lines.append(json.dumps({"item": "d099", "question": None, "answer": {"rules": ["exact"], "row": "1"}}))
+    demo.publish("overlap", found, {"hits.jsonl": "\n".join(lines) + "\n"})
+    sft = demo.cells[1]
+    seen = [replace(t, overlap=key_of("overlap", found)) if t.task == "made_math" else t for t in sft.scores]
+    demo.cells[1] = replace(sft, scores=tuple(seen))
+    table = demo.table()
+    (note,) = [n for n in entry(table, 1, "made_math").notes if "training" in n]
+    assert note == "contaminated: 40 of 100 items occur in the training data; without them 0.0 [0.0, 6.0]"
+    assert not any("training" in n for n in entry(table, 2, "made_math").notes)

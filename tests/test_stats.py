@@ -12,7 +12,8 @@ from scipy.stats import binomtest, t
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from harness.results import corpus, stats
-from harness.results.frame import Result, Samples, TaskView
+from harness.results.frame import Result, TaskView
+from harness.results.items import Samples
 
 
 def result(scores: Sequence[Any], metric: str = "acc", *, protocol: str = "p", first: int = 0, **other: Any) -> Result:

@@ -13,21 +13,22 @@ import pytest
 from harness.data.made.word_problems import SYSTEM
 from harness.digest import digest
 from harness.errors import HarnessError, Problems, Refused
-from harness.evaluation import code, tool_calls
 from harness.evaluation.suite import Task, choose_tasks, load_suite, suite_names
 from harness.evaluation.suite_file import TaskForm
 from harness.packaged import packaged
 
 SHIPPED = ["alignment", "code", "glue", "math", "tool_use"]
-REAL = {"math": ["gsm8k"], "code": ["humaneval"], "tool_use": ["simple_python"], "glue": ["cola", "sst2"]} | {
+DEMO = {"math": ["gsm8k"], "code": ["humaneval"], "tool_use": ["simple_python"], "glue": ["cola", "sst2"]} | {
     "alignment": ["ifeval"]
 }
+MADE = {"gsm8k": "made_word_problems", "cola": "made_grammar", "sst2": "made_sentiment", "ifeval": "made_instructions"}
 GENERATES = "sampling: {temperature: 0.0, max_tokens: 64, stop: []}"
 
 
-def shipped_tasks(mirror: Path | None = None, limit: int | None = None) -> dict[str, Task]:
-    tasks = [t for name in SHIPPED for t in choose_tasks(load_suite(name), mirror=mirror, limit=limit)[0]]
-    return {t.name: t for t in tasks}
+def demo_tasks(mirror: Path | None = None, limit: int | None = None) -> dict[str, Task]:
+    """The tasks of the demo, by name."""
+    chosen = [choose_tasks(load_suite(s), only=DEMO[s], made=True, mirror=mirror, limit=limit)[0] for s in SHIPPED]
+    return {t.name: t for tasks in chosen for t in tasks}
 
 
 def write(folder: Path, body: str) -> str:
@@ -42,20 +43,58 @@ def test_the_five_suites_ship() -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_suite_is_complete_without_a_mirror(name: str) -> None:
+def test_without_a_mirror_made_tasks_stand_in_where_the_matrix_allows_it(name: str) -> None:
     suite = load_suite(name)
-    tasks, notes = choose_tasks(suite)
+    tasks, notes = choose_tasks(suite, only=DEMO[name], made=True)
     assert suite.name == name and suite.about
-    assert [t.name for t in tasks] and all(t.source.at_hand and t.suite == name for t in tasks)
+    assert [t.name for t in tasks] == [MADE.get(task, task) for task in DEMO[name]]
+    assert all(t.source.at_hand and t.suite == name for t in tasks)
     stand_ins = [t.name for t in tasks if t.form.instead_of]
     assert len(notes) == len(stand_ins) and all(n in note for n, note in zip(stand_ins, notes, strict=True))
+    if stand_ins:
+        with pytest.raises(HarnessError, match="are not at hand"):
+            choose_tasks(suite, only=DEMO[name])
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_with_the_mirror_the_real_data_are_used(name: str, mirror: Path) -> None:
-    tasks, notes = choose_tasks(load_suite(name), mirror=mirror)
-    assert [t.name for t in tasks] == REAL[name] and not notes
+    tasks, notes = choose_tasks(load_suite(name), only=DEMO[name], made=True, mirror=mirror)
+    assert [t.name for t in tasks] == DEMO[name] and not notes
     assert all(t.source.spec.startswith(("hub:", "mirror:")) for t in tasks)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_suite_named_alone_is_measured_whole_but_for_its_extras(name: str) -> None:
+    suite = load_suite(name)
+    alone, everything = suite.wanted(None), suite.wanted("all")
+    assert alone and set(alone) <= set(everything)
+    assert not any(suite.tasks[t].extra for t in alone)
+    assert not any(suite.tasks[t].instead_of for t in everything)
+    assert set(DEMO[name]) <= set(alone)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_mean_is_over_tasks_that_are_shown(name: str) -> None:
+    suite = load_suite(name)
+    for mean, parts in suite.means.items():
+        assert len(parts) > 1 and set(parts) <= set(suite.wanted("all")), mean
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_all_tasks_of_a_suite_resolve_with_the_mirror_or_say_what_they_need(name: str, mirror: Path) -> None:
+    suite = load_suite(name)
+    for task in suite.wanted("all"):
+        try:
+            ((found,), _) = choose_tasks(suite, only=[task], mirror=mirror)
+        except HarnessError as error:
+            assert error.todo, task
+        else:
+            assert found.of and found.rows and found.rows <= found.of, task
+
+
+def test_the_smoke_size_is_the_tasks_own(mirror: Path) -> None:
+    ((task,), _) = choose_tasks(load_suite("math"), only=["gsm8k"], limit="smoke", mirror=mirror)
+    assert task.rows == task.form.smoke.rows == 100 and task.of == 1319
 
 
 def test_made_data_never_bear_a_benchmarks_name() -> None:
@@ -68,22 +107,20 @@ def test_the_answer_format_is_asked_for_in_the_words_of_the_training_data() -> N
     assert SYSTEM in packaged("suites/tasks/number_after_hashes.yaml").read_text()
 
 
-def test_the_suites_state_the_version_of_our_scorers() -> None:
-    stated = {t.form.scorer.name: t.form.scorer.version for t in shipped_tasks().values()}
-    assert stated == {"lm-eval": 1, "humaneval": code.SCORER, "simple_calls": tool_calls.SCORER}
+FIRST = [(suite, tasks[0]) for suite, tasks in DEMO.items()]
 
 
 def test_planning_imports_nothing_heavy() -> None:
     program = (
-        "import sys; from harness.evaluation.suite import choose_tasks, load_suite, suite_names;"
-        "[choose_tasks(load_suite(s)) for s in suite_names()];"
+        "import sys; from harness.evaluation.suite import choose_tasks, load_suite;"
+        "[choose_tasks(load_suite(s), only=[t], made=True) for s, t in " + repr(list(FIRST)) + "];"
         "print(sorted({'torch', 'lm_eval', 'datasets', 'numpy', 'nltk', 'reasoning_gym'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_an_identity_is_stable_and_covers_what_is_asked_and_scored() -> None:
-    task, again = (shipped_tasks(limit=10)["made_word_problems"] for _ in range(2))
+    task, again = (demo_tasks(limit=10)["made_word_problems"] for _ in range(2))
     assert (task.asking(), task.scoring()) == (again.asking(), again.scoring())
     assert digest([task.asking(), task.scoring()])
     assert {"data", "limit", "sampling", "regime", "chat", "version", "lm_eval", "task"} <= task.asking().keys()
@@ -106,7 +143,7 @@ def test_an_identity_is_stable_and_covers_what_is_asked_and_scored() -> None:
 
 
 def test_a_limit_above_the_size_is_no_limit() -> None:
-    full, above = shipped_tasks()["made_grammar"], shipped_tasks(limit=10_000)["made_grammar"]
+    full, above = demo_tasks()["made_grammar"], demo_tasks(limit=10_000)["made_grammar"]
     assert full.asking() == above.asking() and full.rows == above.rows == full.of
 
 
@@ -115,7 +152,7 @@ def test_a_change_of_filters_in_a_task_file_scores_again_without_asking_again(tm
     file = tmp_path / "suites" / "tasks" / "number_after_hashes.yaml"
 
     def task() -> Task:
-        return choose_tasks(load_suite(str(tmp_path / "suites" / "math.yaml")))[0][0]
+        return choose_tasks(load_suite(str(tmp_path / "suites" / "math.yaml")), only=["made_word_problems"])[0][0]
 
     before = task()
     file.write_text(file.read_text().replace("group_select: -1", "group_select: 0"))

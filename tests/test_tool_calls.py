@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessError
-from harness.evaluation.tool_calls import Call, Unparsable, check_simple, gold_call, parse_calls, prompt_messages
+from harness.evaluation.tool_answers import as_python, check_calls, gold_calls
+from harness.evaluation.tool_calls import Call, Unparsable, parse_bracketed, parse_calls, prompt_messages
 from harness.evaluation.tool_rules import check_call
 
 Row = tuple[list[dict[str, Any]], list[dict[str, Any]]]
@@ -30,9 +31,8 @@ def rows() -> list[Row]:
 
 
 def gold_arguments(row: Row) -> tuple[str, dict[str, Any]]:
-    calls = parse_calls(gold_call(row[1], row[0][0]))
-    assert not isinstance(calls, Unparsable)
-    return calls[0].name, dict(calls[0].arguments)
+    (call,) = gold_calls(*row)
+    return call.name, dict(call.arguments)
 
 
 def written(name: str, arguments: dict[str, Any]) -> str:
@@ -40,12 +40,12 @@ def written(name: str, arguments: dict[str, Any]) -> str:
 
 
 def check(row: Row, text: str) -> str:
-    return check_simple(row[0], row[1], text).outcome
+    return check_calls(*row, parse_calls(text)).outcome
 
 
 def test_the_gold_answer_of_every_item_passes() -> None:
     assert len(rows()) == 400
-    assert [row for row in rows() if check(row, gold_call(row[1], row[0][0])) != "pass"] == []
+    assert [row for row in rows() if check(row, as_python(gold_calls(*row))) != "pass"] == []
 
 
 def test_the_mirrors_rows_have_the_same_gold_answers(mirror: Path) -> None:
@@ -151,13 +151,13 @@ def test_values_are_compared_by_the_boards_rules(
 
 def test_an_optional_parameter_may_be_left_out_only_if_the_answer_says_so() -> None:
     documents = function(a={"type": "integer"}, b={"type": "integer"})
-    assert check_simple(documents, [{"f": {"a": [1], "b": [2, ""]}}], "[f(a=1)]").passed
-    assert check_simple(documents, [{"f": {"a": [1], "b": [2]}}], "[f(a=1)]").outcome == "missing-parameter"
+    assert check((documents, [{"f": {"a": [1], "b": [2, ""]}}]), "[f(a=1)]") == "pass"
+    assert check((documents, [{"f": {"a": [1], "b": [2]}}]), "[f(a=1)]") == "missing-parameter"
 
 
 def test_a_document_with_an_unknown_type_is_named() -> None:
     with pytest.raises(HarnessError, match="unknown type 'strong'"):
-        check_simple(function(a={"type": "strong"}), [{"f": {"a": [1]}}], "[f(a=1)]")
+        check((function(a={"type": "strong"}), [{"f": {"a": [1]}}]), "[f(a=1)]")
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,35 @@ def test_calls_are_read(text: str, expected: list[Call]) -> None:
 )
 def test_other_text_is_unparsable_and_never_raises(text: str) -> None:
     assert isinstance(parse_calls(text), Unparsable)
-    assert check_simple(function(a={"type": "integer"}), [{"f": {"a": [1]}}], text).outcome in ("unparsable", "no-call")
+    assert check((function(a={"type": "integer"}), [{"f": {"a": [1]}}]), text) in ("unparsable", "no-call")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[f(a='x')]", [Call("f", {"a": "x"})]),
+        ("API-Request: [f(a='x')] -> done", [Call("f", {"a": "x"})]),
+        ("f(a='x')", [Call("f", {"a": "x"})]),
+        ("[1] says so: [ f(a='[b(c)]')].", [Call("f", {"a": "[b(c)]"})]),
+    ],
+)
+def test_a_bracketed_call_is_found_in_what_surrounds_it(text: str, expected: list[Call]) -> None:
+    assert parse_bracketed(text) == expected
+
+
+def test_calls_may_come_in_any_order_and_the_first_wrong_one_is_told() -> None:
+    documents = [*function(a={"type": "integer"}), {**function(a={"type": "integer"})[0], "name": "g"}]
+    row = documents, [{"f": {"a": [1]}}, {"f": {"a": [2]}}, {"g": {"a": [3]}}]
+    for text, outcome in {
+        "[f(a=1), f(a=2), g(a=3)]": "pass",
+        "[g(a=3), f(a=2), f(a=1)]": "pass",
+        "[f(a=1), f(a=1), g(a=3)]": "wrong-value",
+        "[f(a=1), f(a=2), g(a='3')]": "wrong-type",
+        "[f(a=1), f(a=2), h(a=3)]": "wrong-function",
+        "[f(a=1), f(a=2)]": "missing-call",
+        "[f(a=1), f(a=2), g(a=3), g(a=3)]": "extra-call",
+    }.items():
+        assert check(row, text) == outcome
 
 
 def test_nothing_of_an_answer_is_evaluated(tmp_path: Path) -> None:
@@ -236,7 +264,7 @@ def test_nothing_of_an_answer_is_evaluated(tmp_path: Path) -> None:
         f"1 + open({str(path)!r}, 'w')",
     ):
         parse_calls(f"[f(a={value})]")
-        check_simple(function(a={"type": "string"}), [{"f": {"a": ["x"]}}], f"[f(a={value})]")
+        check((function(a={"type": "string"}), [{"f": {"a": ["x"]}}]), f"[f(a={value})]")
     assert not path.exists()
 
 
@@ -246,6 +274,12 @@ def test_the_prompt_holds_the_documents_and_the_question_and_no_answer() -> None
     assert [m["role"] for m in messages] == ["system", "user"]
     assert json.dumps(documents, indent=2) in messages[0]["content"]
     assert messages[1]["content"] == "Do it 3 times."
+
+
+def test_what_was_said_before_is_told_in_one_turn() -> None:
+    question = [[{"role": r, "content": c} for r, c in (("user", "Hi."), ("assistant", "Yes?"), ("user", "Go."))]]
+    (_, user) = prompt_messages(question, [])
+    assert user == {"role": "user", "content": "User: Hi.\n\nAssistant: Yes?\n\nUser: Go."}
 
 
 def test_a_system_message_of_the_row_joins_ours() -> None:

@@ -50,3 +50,45 @@ def make_tiny_model(folder: Path, *, seed: int = 0, chat: bool = True, width: in
     )
     LlamaForCausalLM(config).float().save_pretrained(folder)
     return folder
+
+
+def make_tiny_encoder(folder: Path, family: str, *, seed: int = 0, named: bool = True) -> Path:
+    """A 2-layer encoder that reads words of `WORDS`; its class is the one that the family's own files name.
+
+    family: bert, electra or deberta-v2.  named: whether its configuration names the class, which DeBERTa's does not.
+    """
+    import json
+    import warnings
+
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocab = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = [("[CLS]", 2), ("[SEP]", 3)]
+    pair = "[CLS] $A [SEP] $B:1 [SEP]:1"
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair=pair, special_tokens=ends)
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, mask_token="[MASK]", **special).save_pretrained(folder)
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    wide = {"vocab_size": len(vocab), "max_position_embeddings": 64, "pad_token_id": 0, **size}
+    torch.manual_seed(seed)
+    match family:
+        case "bert":
+            model = transformers.BertForMaskedLM(transformers.BertConfig(**wide))
+        case "electra":
+            model = transformers.ElectraForPreTraining(transformers.ElectraConfig(embedding_size=32, **wide))
+        case _:
+            with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # its module scripts functions
+                model = transformers.DebertaV2ForMaskedLM(transformers.DebertaV2Config(type_vocab_size=0, **wide))
+    model.save_pretrained(folder)
+    if not named:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "architectures"}))
+    return folder
+
+
+WORDS = ("the", "a", "film", "play", "cast", "is", "was", "good", "bad", "fine", "poor", "great", "dull", "very", "not")

@@ -14,6 +14,9 @@ from harness.errors import HarnessError
 
 _CONTENT = (".json", ".safetensors", ".bin", ".jinja", ".model", ".txt", ".tiktoken")
 _NOT_CONTENT = ("README", "LICENSE", "training_args", "trainer_state", "optimizer", "scheduler")
+_READS_ONLY = ("ForMaskedLM", "ForPreTraining", "ForSequenceClassification", "ForTokenClassification")
+_ENCODERS = {"albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie", "modernbert"}
+_ENCODERS |= {"mpnet", "roberta", "xlm-roberta"}
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
 
 
@@ -22,8 +25,10 @@ def inspect(folder: Path) -> tuple[bool, int | None]:
 
     HarnessError for a folder that is no model, an adapter, or a model that lacks a part or was cut short.
     """
-    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
-        raise HarnessError("this folder holds an adapter, not a model", where=str(folder), todo="name its base model")
+    if (folder / "adapter_model.safetensors").exists() and not (folder / "config.json").exists():
+        raise HarnessError(
+            "an adapter without its `adapter_config.json`", where=str(folder), todo="copy that file there too"
+        )
     if read_json(folder / "config.json") is None:
         raise HarnessError("not a model folder: it has no config.json", where=str(folder))
     weights = weight_files(folder)
@@ -34,7 +39,7 @@ def inspect(folder: Path) -> tuple[bool, int | None]:
     for path in weights:
         if path.suffix == ".safetensors":
             tensors(path)
-    return _has_template(folder), context(folder)
+    return has_template(folder), context(folder)
 
 
 def context(folder: Path) -> int | None:
@@ -43,6 +48,18 @@ def context(folder: Path) -> int | None:
     inner = config.get("text_config") or config
     lengths = (inner.get(name) for name in ("max_position_embeddings", "n_positions", "seq_length"))
     return next((n for n in lengths if isinstance(n, int)), None)
+
+
+def is_encoder(folder: Path) -> bool:
+    """Whether the model reads text and cannot write any: it has no head that predicts the next token.
+
+    Told by the class names of the configuration; by the family where it names none, as DeBERTa's files do not.
+    """
+    config = read_json(folder / "config.json") or {}
+    family = config.get("model_type") in _ENCODERS and not config.get("is_decoder")
+    classes = [str(name) for name in config.get("architectures") or []]
+    bare = [family and name.endswith("Model") and not name.endswith("LMHeadModel") for name in classes]
+    return all(b or name.endswith(_READS_ONLY) for b, name in zip(bare, classes, strict=True)) if classes else family
 
 
 def content(folder: Path) -> list[Path]:
@@ -110,7 +127,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return body
 
 
-def _has_template(folder: Path) -> bool:
+def has_template(folder: Path) -> bool:
+    """Whether a folder brings a chat template, in a file of its own or with its tokenizer."""
     if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():
         return True
     return bool((read_json(folder / "tokenizer_config.json") or {}).get("chat_template"))

@@ -38,7 +38,6 @@ def convert(source: Path, folder: Path) -> None:
     with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    _sync(folder)
 
 
 @contextmanager
@@ -71,7 +70,7 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
     """Write through to the disk, so that the rename that publishes the folder cannot overtake its content."""
     for path in folder.iterdir():
         with path.open("rb") as f:

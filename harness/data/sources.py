@@ -40,7 +40,7 @@ class Source:
     digest: of the content, of which rows are taken and of how they are to be read (64 hex characters); "" while the
     source is not at hand.
     count: how many rows `rows` gives, None if only reading can tell.  needs: what to do to have it at hand.
-    files, how: to read it again; not in any key, since the digest covers them.
+    files, how, where: to read it again; not in any key, since the digest covers them.
     """
 
     spec: str
@@ -51,6 +51,7 @@ class Source:
     needs: str = ""
     files: tuple[Path, ...] = ()
     how: Mapping[str, Any] = field(default_factory=dict)
+    where: Mapping[str, Any] = field(default_factory=dict)
     sample: tuple[int, int] | None = None  # rows, seed
 
     @property
@@ -71,14 +72,15 @@ def pin(wanted: DataEntry | str, *, mirror: Path | None = None, offline: bool = 
     if kind not in KINDS or not name:
         todo = nearest(kind, KINDS) if name else f"begin it with {', '.join(f'{k}:' for k in KINDS)}"
         raise HarnessError(f"`{entry.source}` is not a data source", todo=todo)
-    for given in ("split", "params"):
-        if getattr(entry, given) and kind not in {"split": ("hub", "make"), "params": ("make",)}[given]:
+    takers = {"split": ("hub", "make"), "params": ("make",), "where": ("hub", "file", "mirror", "package")}
+    for given, takes in takers.items():
+        if getattr(entry, given) and kind not in takes:
             raise HarnessError(f"`{entry.source}` takes no `{given}`")
     shape_of(entry)  # a wrong format is found now, not when the data step runs
     if kind == "make":
         source = _pin_made(entry, name)
     else:
-        source = _sampled(_pin_stored(kind, name, entry, mirror, offline), entry)
+        source = _sampled(_selected(_pin_stored(kind, name, entry, mirror, offline), entry), entry)
     reading = {key: given for key in ("format", "prompt", "answer") if (given := getattr(entry, key)) != READING[key]}
     return replace(source, digest=digest([source.digest, reading])) if source.at_hand and reading else source
 
@@ -97,12 +99,21 @@ def rows(source: Source) -> list[dict[str, Any]]:
         found = list(read(source.files[0]))
     else:
         found = _fetch(name, source)
+    found = [row for row in found if all(row.get(name) == value for name, value in source.where.items())]
     if not found:
         raise HarnessError("the data set is empty", where=str(source.files[0]) if source.files else source.label)
     if source.sample and source.sample[0] < len(found):
         number, seed = source.sample
         found = [found[i] for i in sorted(random.Random(seed).sample(range(len(found)), number))]
     return found
+
+
+def _selected(source: Source, entry: DataEntry) -> Source:
+    """Only the rows that have the values of `where`; files at hand are counted."""
+    if not source.at_hand or not entry.where:
+        return source
+    chosen = replace(source, digest=digest([source.digest, entry.where]), count=None, where=entry.where)
+    return replace(chosen, count=len(rows(chosen))) if chosen.files else chosen
 
 
 def _sampled(source: Source, entry: DataEntry) -> Source:
@@ -121,7 +132,7 @@ def _pin_stored(kind: str, name: str, entry: DataEntry, mirror: Path | None, off
     split = entry.split or "train" if kind == "hub" else ""
     if opened is None:
         if kind == "hub":
-            return _pin_hub(entry.source, name, split, offline)
+            return _pin_hub(entry.source, name, split, entry.revision, offline)
         return Source(entry.source, at_hand=False, needs="give --mirror DIR, a mirror folder with this file")
     try:
         path = opened.file(name, split) if kind == "hub" else opened.path(name)
@@ -130,13 +141,13 @@ def _pin_stored(kind: str, name: str, entry: DataEntry, mirror: Path | None, off
     return _pin_file(entry.source, path, split)
 
 
-def _pin_hub(spec: str, name: str, split: str, offline: bool) -> Source:
+def _pin_hub(spec: str, name: str, split: str, revision: str | None, offline: bool) -> Source:
     if offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return Source(spec, split, at_hand=False, needs="give --mirror DIR, or let the hub be asked (no --offline)")
     from huggingface_hub import HfApi
 
     try:
-        revision = HfApi().dataset_info(name.partition(":")[0]).sha
+        revision = revision or HfApi().dataset_info(name.partition(":")[0]).sha
     except Exception as error:  # the hub library raises many unrelated types for "not reachable" and "no such set"
         return Source(
             spec, split, at_hand=False, needs=f"the hub did not answer ({type(error).__name__}): give --mirror DIR"

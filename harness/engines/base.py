@@ -6,8 +6,9 @@ It imports nothing heavy here; vLLM, torch and transformers are imported by the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,6 +17,8 @@ from harness.digest import digest
 Message = Mapping[str, Any]  # {"role": "user", "content": "..."}; `weight` 0 or 1 says whether it carries loss
 Kind = Literal["generate", "choose"]
 
+DECIMALS = 4  # of the log-probabilities of generated tokens; engines differ in the second
+
 
 @dataclass(frozen=True)
 class Request:
@@ -23,6 +26,7 @@ class Request:
 
     messages: a conversation, rendered by the model's chat template with a generation prompt; or None, and then
     text: the prompt as it stands.  prefix: text that the answer is made to begin with (not part of the answer).
+    tools: function schemas that the chat template shows in the model's own way; with none, it is not told of tools.
     kind "generate": text up to a stop string, the end token or `max_tokens` new tokens.
     kind "choose": the log-probability of every one of `choices` as the continuation.
     """
@@ -38,12 +42,15 @@ class Request:
     top_p: float = 1.0
     seed: int = 0
     grammar: str | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """What the response file is keyed by: 24 hex characters of everything above."""
-        body = asdict(self)
+        body = {each.name: getattr(self, each.name) for each in fields(self)}  # `asdict` copies deeply: slow
         body["messages"] = None if self.messages is None else [dict(m) for m in self.messages]
+        if not self.tools:
+            del body["tools"]  # so that the answers to other questions keep their keys
         return digest(body)[:24]
 
     def but(self, **changes: Any) -> Request:
@@ -55,14 +62,17 @@ class Request:
 class Response:
     """One answer. `key` is the request's.
 
-    text and finish ("stop" or "length") for "generate"; for "choose", logprobs: one sum of token log-probabilities
-    (natural log) per choice, and greedy: whether the choice is what greedy decoding would have said.
-    Counts are tokens. Times are not kept here: they belong to the step's cost.
+    "generate": text, finish ("stop", or "length" where `max_tokens` or the context ended it), tokens: the ids that
+    were generated, an end token included, and logprobs: one log-probability per id, without temperature.
+    "choose": logprobs: one sum of token log-probabilities per choice, and greedy: whether the choice is what greedy
+    decoding would have said.
+    Logarithms are natural, rounded to `DECIMALS`. Counts are tokens. Times belong to the step's cost, not here.
     """
 
     key: str
     text: str = ""
     finish: str = ""
+    tokens: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     greedy: tuple[bool, ...] = ()
     prompt_tokens: int = 0
@@ -73,7 +83,7 @@ class Response:
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Response:
-        return cls(**{**body, **{k: tuple(body[k]) for k in ("logprobs", "greedy") if k in body}})
+        return cls(**{**body, **{k: tuple(body[k]) for k in ("tokens", "logprobs", "greedy") if k in body}})
 
 
 @dataclass(frozen=True)
@@ -124,8 +134,17 @@ class Engine(Protocol):
     def open(self, base: Path, spec: EngineSpec) -> None:
         """Load the base model. HarnessError if it cannot be."""
 
-    def activate(self, artifact: Artifact) -> Activation:
-        """Serve this artifact and no other from now on. StepFailed if the canary says otherwise."""
+    def ahead(self, artifact: Artifact) -> Callable[[], Any] | None:
+        """What another process may do for an artifact while the engine still serves the one before, if there is such.
+
+        A function that can be pickled; `activate` takes what it returns.
+        """
+
+    def activate(self, artifact: Artifact, prepared: Any = None) -> Activation:
+        """Serve this artifact and no other from now on. StepFailed if the canary says otherwise.
+
+        prepared: the result of `ahead(artifact)`; without it that is done here.
+        """
 
     def prompt_tokens(self, request: Request) -> int:
         """Length in tokens of the prompt as it would be sent."""

@@ -9,9 +9,10 @@ seen before: the engine's numerics differ from the reference's by more than a sh
     should    = reference - reference of that earlier one   what it changes in a plain forward pass
     stale     if `moved` is nothing, or not nearer to `should` than to nothing; in part, if too far from `should`
 
-A change smaller than the noise between engine and reference (on the base) is asked to be a change, and to lie within
-that noise. Sizes are root mean squares over all prompts and tokens. In bfloat16 a healthy swap leaves
-`moved - should` at 1.2 to 1.6 times the noise; an output head that was left behind left it at 2.6 times.
+This is asked against the base and every artifact before. Below the noise between engine and reference (on the base)
+chance decides what is nearer: such a change is too small to tell, and the caller starts a fresh engine on the weights.
+Sizes are root mean squares over all prompts and tokens. In bfloat16 a healthy swap leaves `moved - should` at 1.2 to
+1.6 times the noise; an output head that was left behind left it at 2.6 times.
 This file holds the prompts and the judgement; it runs no model.
 """
 
@@ -78,24 +79,41 @@ class Canary:
         """What there is to say in the record. StepFailed if the engine does not serve these weights.
 
         verdict: "first" (the base, freshly loaded), "same" (as when it was served before), "matches" (the change that
-        the reference shows), "changed" (too small a change to compare), "unseen" (no change on these prompts).
+        the reference shows), "too small to tell" (nothing is known of these weights then; see `judge_fresh`).
         """
-        if not np.isfinite(now.seen).all():
-            raise StepFailed("the weights give no finite log-probabilities", kind="user", where=now.name)
+        self._check_finite(now)
         if fingerprint in self._known:
             return self._again(self._known[fingerprint], now)
         if not self._known:
             self._known[fingerprint] = now
             return {"verdict": "first"}
         base = next(iter(self._known.values()))
-        verdict = self._against(base, now)
         moved, should = now.seen - base.seen, now.expected - base.expected
-        if _rms(moved - should) > np.hypot(2 * self.noise, 0.1 * _rms(should)) + 1e-5:
-            raise _stale(now.name, "only a part of them was loaded: its answers are those of no model that is known")
-        for earlier in list(self._known.values())[1:]:
-            self._against(earlier, now)
-        self._known[fingerprint] = now
+        told = [self._told_from(base, now)]
+        self._check_whole(now, _rms(moved - should), _rms(should))
+        told += [self._told_from(earlier, now) for earlier in list(self._known.values())[1:]]
+        if all(told):
+            self._known[fingerprint] = now
+        verdict = "matches" if all(told) else "too small to tell"
         return {"verdict": verdict, "moved": _rms(moved), "noise": self.noise}
+
+    def judge_fresh(self, fingerprint: str, now: Sighting) -> Mapping[str, Any]:
+        """The judgement on an engine that was started on these weights and has served no others.
+
+        verdict: "fresh" (within the noise of the reference).
+        """
+        self._check_finite(now)
+        self._check_whole(now, _rms(now.seen - now.expected), 0.0)
+        self._known[fingerprint] = now
+        return {"verdict": "fresh"}
+
+    def _check_finite(self, now: Sighting) -> None:
+        if not np.isfinite(now.seen).all():
+            raise StepFailed("the weights give no finite log-probabilities", kind="user", where=now.name)
+
+    def _check_whole(self, now: Sighting, off: float, change: float) -> None:
+        if off > np.hypot(2 * self.noise, 0.1 * change) + 1e-5:
+            raise _stale(now.name, "only a part of them was loaded: its answers are those of no model that is known")
 
     def _again(self, before: Sighting, now: Sighting) -> Mapping[str, Any]:
         drift, own = float(np.abs(now.seen - before.seen).max()), _rms(now.seen - before.seen)
@@ -105,17 +123,16 @@ class Canary:
             raise _stale(now.name, why + (f"; they are those of {nearest.name}" if nearest is not before else ""))
         return {"verdict": "same", "drift": drift}
 
-    def _against(self, earlier: Sighting, now: Sighting) -> str:
+    def _told_from(self, earlier: Sighting, now: Sighting) -> bool:
+        """Whether what is seen is told from what was seen of an earlier artifact; False if the change is too small."""
         moved, should = now.seen - earlier.seen, now.expected - earlier.expected
-        if _rms(should) == 0:
-            return "unseen"
+        if _rms(should) <= self.noise:
+            return False
         if _rms(moved) == 0:
             raise _stale(now.name, f"the engine still answers as {earlier.name} did")
-        if _rms(should) < self.noise:
-            return "changed"
         if _rms(moved - should) >= _rms(moved):
             raise _stale(now.name, f"what the engine answers is nearer to {earlier.name}")
-        return "matches"
+        return True
 
 
 def _stale(name: str, why: str) -> StepFailed:

@@ -11,8 +11,9 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from harness.engines.base import Activation, Artifact, EngineSpec, Request, Response
+from harness.engines.base import DECIMALS, Activation, Artifact, EngineSpec, Request, Response
 from harness.errors import HarnessError, StepFailed
 
 
@@ -21,7 +22,7 @@ class FakeEngine:
 
     fail_at, crash_at: at that request of the engine's life, counted from 1, raise StepFailed or die by SIGKILL.
     calls: what was asked, in order, as ("open" | "activate" | "generate" | "choose" | "close", digest or request key).
-    Tokens are words.
+    Tokens are words, their ids and log-probabilities are made from them.
     """
 
     name = "fake"
@@ -44,7 +45,10 @@ class FakeEngine:
         self._limit = spec.max_model_len
         self.calls.append(("open", base.name))
 
-    def activate(self, artifact: Artifact) -> Activation:
+    def ahead(self, artifact: Artifact) -> None:
+        return None
+
+    def activate(self, artifact: Artifact, prepared: Any = None) -> Activation:
         self._artifact = artifact
         self.calls.append(("activate", artifact.digest))
         return Activation(artifact.digest, "fake", 0.0, {"verdict": "fake"})
@@ -62,7 +66,9 @@ class FakeEngine:
             room = min(request.max_tokens, self._limit - length)
             finish = "length" if len(tokens) > room else "stop"
             text = " ".join(tokens[:room]) if finish == "length" else words[:cut]
-            yield Response(request.key, text, finish, prompt_tokens=length, generated_tokens=min(len(tokens), room))
+            shares = [_share(word) for word in tokens[:room]]
+            ids, logprobs = tuple(int(1000 * s) for s in shares), tuple(round(-s, DECIMALS) for s in shares)
+            yield Response(request.key, text, finish, ids, logprobs, prompt_tokens=length, generated_tokens=len(ids))
 
     def loglikelihood(self, requests: Sequence[Request]) -> Iterator[Response]:
         self._check(requests)

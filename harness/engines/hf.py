@@ -17,7 +17,7 @@ from torch import Tensor
 
 from harness.data import checkpoint
 from harness.data.convert import quiet
-from harness.engines.base import Activation, Artifact, EngineSpec, Request, Response
+from harness.engines.base import DECIMALS, Activation, Artifact, EngineSpec, Request, Response
 from harness.engines.prompts import Prompts
 from harness.errors import HarnessError, Refused
 
@@ -65,6 +65,7 @@ class _Row:
     room: int
     dice: torch.Generator
     new: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
     text: str = ""
     finish: str = ""
 
@@ -80,7 +81,10 @@ class HFEngine:
         self._base, self._spec = base, spec
         self._prompts = Prompts(base, context_limit(base, spec))
 
-    def activate(self, artifact: Artifact) -> Activation:
+    def ahead(self, artifact: Artifact) -> None:
+        return None
+
+    def activate(self, artifact: Artifact, prepared: Any = None) -> Activation:
         started = time.perf_counter()
         if artifact.digest != self._active or self._model is None:
             self._model = None  # give its memory back before the next one is loaded
@@ -117,7 +121,13 @@ class HFEngine:
             self._answer(rows)
             for row in rows:
                 yield Response(
-                    row.request.key, row.text, row.finish, prompt_tokens=len(row.prompt), generated_tokens=len(row.new)
+                    row.request.key,
+                    row.text,
+                    row.finish,
+                    tuple(row.new),
+                    tuple(row.logprobs),
+                    prompt_tokens=len(row.prompt),
+                    generated_tokens=len(row.new),
                 )
 
     def _answer(self, rows: Sequence[_Row]) -> None:
@@ -134,7 +144,9 @@ class HFEngine:
             logits = out.logits[:, -1].float().cpu()
             for row, scores in zip(rows, logits, strict=True):
                 if not row.finish:
-                    self._append(row, _sample(scores, row))
+                    token = _sample(scores, row)
+                    row.logprobs.append(round(float(scores.log_softmax(-1)[token]), DECIMALS))
+                    self._append(row, token)
             ids = torch.tensor([[row.new[-1]] for row in rows], device=self._model.device)
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
 

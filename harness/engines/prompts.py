@@ -68,7 +68,10 @@ class Prompts:
         return encoded
 
     def room(self, request: Request, ids: Sequence[int]) -> int:
-        """How many tokens the answer may have: `max_tokens`, or what the context leaves."""
+        """How many tokens the answer may have: `max_tokens`, or what the context leaves.
+
+        An answer that ends at the context ends as one that reaches `max_tokens`: with the finish "length".
+        """
         return min(request.max_tokens, self.limit - len(ids))
 
     def _fits(self, request: Request, needed: int) -> None:
@@ -92,7 +95,8 @@ class Prompts:
         from jinja2 import TemplateError
 
         try:
-            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            shown = {"tools": list(request.tools)} if request.tools else {}
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **shown)
         except TemplateError as error:
             raise HarnessError(
                 "the model's chat template refuses a conversation", where=f"request {request.key}", why=str(error)

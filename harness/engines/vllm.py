@@ -7,10 +7,10 @@ ours (`prompts.py`), so that every engine sends the same ids, and nothing is tak
 
 from __future__ import annotations
 
-import importlib
-import threading
+import functools
+import gc
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from harness.engines import canary
-from harness.engines.base import Activation, Artifact, EngineSpec, Request, Response
+from harness.engines.base import DECIMALS, Activation, Artifact, EngineSpec, Request, Response
+from harness.engines.prepared import Prepared, base_reference, prepare
 from harness.engines.prompts import Prompts
-from harness.engines.vllm_start import prepare, repack_tied, start
+from harness.engines.vllm_start import repack_tied, set_environment, start, stop
 from harness.errors import HarnessError, StepFailed
 
 _MAX_IDS = 128  # of one `logprob_token_ids` request; vLLM's own limit
@@ -36,11 +37,12 @@ class VLLMEngine:
         self._llm: Any = None
         self._serial = count()
         self._serving: str | None = None  # fingerprint of the weights that are loaded; None if unknown
+        self._base_expected: canary.Table | None = None
 
     # --- opening ----------------------------------------------------------------------------------------------
     def open(self, base: Path, spec: EngineSpec) -> None:
         """Start vLLM without a child process. MissingExtra if it is not installed."""
-        prepare()
+        set_environment()
         from harness.engines.hf import context_limit
         from harness.engines.weights import fingerprint
 
@@ -51,31 +53,52 @@ class VLLMEngine:
         self._canary = canary.Canary()
         self._canary_prompts = [self._prompts.tokenizer(text)["input_ids"] for text in canary.PROMPTS]
         self._canary_ids = self._likely_ids()
-        self._look("base", self._base_print, base)
-        # Merging and the reference need these at the first swap: imported while the base answers, they cost no time.
-        threading.Thread(target=_load_reference, daemon=True).start()
+        self._canary.judge(self._base_print, self._sight("base"))
 
     # --- activation -------------------------------------------------------------------------------------------
-    def activate(self, artifact: Artifact) -> Activation:
-        from harness.engines.weights import fingerprint, full_weights
+    def ahead(self, artifact: Artifact) -> Callable[[], Prepared] | None:
+        if artifact.kind == "base":
+            return None
+        return functools.partial(prepare, artifact, self._spec.dtype, self._canary_prompts, self._canary_ids)
 
+    def activate(self, artifact: Artifact, prepared: Prepared | None = None) -> Activation:
+        """The only way to other weights, and each way ends with the canary.
+
+        An update that is too small for the canary to tell from other weights is served by a fresh engine.
+        """
         started = time.perf_counter()
         if artifact.base.resolve() != self._base.resolve():
             raise HarnessError("an engine serves artifacts of one base", where=artifact.name or str(artifact.path))
-        name = artifact.name or (artifact.kind if artifact.kind == "base" else artifact.digest[:12])
-        with full_weights(artifact) as folder:
-            weights = self._base_print if artifact.kind == "base" else fingerprint(folder, self._spec.dtype)
-            way = "kept" if weights == self._serving else _WAYS[artifact.kind]
-            if weights != self._serving:
-                self._serving = None  # until the canary has spoken
-                self._sentinel()
-                self._swap(folder)
-                self._check_prefix_cache(name)
-            verdict = self._look(name, weights, folder)
-            self._serving = weights
-        if artifact.kind != "base" and weights == self._base_print:
-            verdict = {**verdict, "no_op": True}
+        if prepared is None and (work := self.ahead(artifact)):
+            prepared = work()
+        try:
+            way, verdict = self._activate(artifact, prepared)
+        finally:
+            if prepared:
+                prepared.discard()
         return Activation(artifact.digest, way, time.perf_counter() - started, verdict)
+
+    def _activate(self, artifact: Artifact, prepared: Prepared | None) -> tuple[str, Mapping[str, Any]]:
+        name = artifact.name or (artifact.kind if artifact.kind == "base" else artifact.digest[:12])
+        weights, folder, expected = self._base_print, self._base, self._base_expected
+        if prepared:
+            weights, folder, expected = prepared.fingerprint, prepared.folder, prepared.expected
+            self._base_expected = prepared.base_expected
+        way = "kept" if weights == self._serving else _WAYS[artifact.kind]
+        if weights != self._serving:
+            self._serving = None  # until the canary has spoken
+            self._sentinel()
+            self._swap(folder)
+            self._check_prefix_cache(name)
+        verdict = self._canary.judge(weights, self._sight(name, expected))
+        if verdict["verdict"] == "too small to tell":
+            self._restart(folder)
+            way = way.replace("reload", "restart")
+            verdict = {**verdict, **self._canary.judge_fresh(weights, self._sight(name, expected))}
+        self._serving = weights
+        if prepared and weights == self._base_print:
+            verdict = {**verdict, "no_op": True}
+        return way, verdict
 
     def _swap(self, folder: Path) -> None:
         """Load other weights and forget all that was made with the old ones. Nothing else may do any part of it."""
@@ -84,22 +107,25 @@ class VLLMEngine:
         if not self._llm.reset_prefix_cache():
             raise StepFailed("vLLM did not reset its prefix cache", kind="bug", why="requests were still running")
 
-    def _look(self, name: str, weights: str, folder: Path) -> Mapping[str, Any]:
-        """Show the canary what is served. The reference runs in float32: in bfloat16 its own noise hides changes."""
+    def _restart(self, folder: Path) -> None:
+        """A fresh engine on these weights: nothing of earlier ones can have stayed."""
+        self.close()
+        self._llm = start(folder, self._spec, self._prompts.limit, tokenizer=self._base)
 
-        def expect() -> canary.Table:
-            from harness.engines.hf import load, next_logprobs
-
-            model = load(folder, "float32")
-            table: canary.Table = next_logprobs(model, self._canary_prompts, self._canary_ids).double().numpy()
-            return table
-
+    def _sight(self, name: str, expected: canary.Table | None = None) -> canary.Sighting:
+        """What the engine says to the canary's prompts, without its prefix cache."""
         params = self._params(max_tokens=1, logprob_token_ids=self._canary_ids, skip_reading_prefix_cache=True)
         seen = np.zeros((len(self._canary_prompts), len(self._canary_ids)))
         for row, output in self._run([(ids, params) for ids in self._canary_prompts]):
             table = output.outputs[0].logprobs[0]
             seen[row] = [table[i].logprob for i in self._canary_ids]
-        return self._canary.judge(weights, canary.Sighting(name, seen, expect))
+        return canary.Sighting(name, seen, self._expect_base if expected is None else lambda: expected)
+
+    def _expect_base(self) -> canary.Table:
+        """Comes with every artifact that was prepared."""
+        if self._base_expected is None:
+            self._base_expected = base_reference(self._base, self._canary_prompts, self._canary_ids)
+        return self._base_expected
 
     def _likely_ids(self) -> list[int]:
         """The tokens that the base thinks likeliest after the canary prompts, four each: there numerics are finest."""
@@ -140,6 +166,8 @@ class VLLMEngine:
                 requests[number].key,
                 answer.text,
                 answer.finish_reason,
+                tuple(answer.token_ids),
+                tuple(round(value, DECIMALS) for value in answer.logprobs.logprobs),
                 prompt_tokens=len(encoded[number]),
                 generated_tokens=len(answer.token_ids),
             )
@@ -191,6 +219,8 @@ class VLLMEngine:
             stop=list(request.stop),
             stop_token_ids=list(self._prompts.ends),
             seed=request.seed,
+            logprobs=0,  # of the sampled token alone
+            flat_logprobs=True,
             structured_outputs=StructuredOutputsParams(grammar=request.grammar) if request.grammar else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
@@ -224,15 +254,11 @@ class VLLMEngine:
                 engine.abort_request(list(pending))
 
     def close(self) -> None:
-        """Stop the engine. Its memory comes back when the process ends."""
+        """Stop the engine."""
         if self._llm is not None:
-            self._llm.llm_engine.engine_core.shutdown()
+            stop(self._llm)
             self._llm = None
-
-
-def _load_reference() -> None:
-    for name in ("harness.engines.hf", "harness.engines.weights", "peft", "transformers.models.auto.modeling_auto"):
-        importlib.import_module(name)
+            gc.collect()
 
 
 def _one_step(pairs: Pairs) -> bool:

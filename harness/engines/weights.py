@@ -1,6 +1,6 @@
 """Full weights of an artifact, as a folder that vLLM and transformers read; and what they are, as a fingerprint.
 
-An adapter is merged by PEFT on the CPU, in the precision in which the base is stored, into a temporary folder.
+An adapter is merged by PEFT on the CPU, in the precision in which the base is stored.
 Weights that do not have the base's names and shapes are refused here: an engine that loads them into a running model
 would keep the old values of whatever is missing.
 """
@@ -8,10 +8,6 @@ would keep the old values of whatever is missing.
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +21,6 @@ from harness.engines.base import Artifact
 from harness.errors import StepFailed
 
 _OTHER = "serve it with the engine `hf`, which opens an artifact on its own"
-
-
-@contextmanager
-def full_weights(artifact: Artifact, scratch: Path | None = None) -> Iterator[Path]:
-    """Folder with config.json and safetensors of the artifact; one that had to be made is removed afterwards.
-
-    scratch: where to make it (default: the system's folder for temporary files).
-    StepFailed if the weights do not fit the base.
-    """
-    if artifact.kind != "adapter" or artifact.path is None:
-        folder = artifact.path or artifact.base
-        check_fit(artifact, folder)
-        yield folder
-        return
-    made = Path(tempfile.mkdtemp(prefix=f"merged-{artifact.digest[:12]}-", dir=scratch))
-    try:
-        merge(artifact.base, artifact.path, made)
-        check_fit(artifact, made)
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def merge(base: Path, adapter: Path, folder: Path) -> None:

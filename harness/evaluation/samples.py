@@ -1,7 +1,9 @@
 """From what lm-eval returns to our per-document scores: one mapping a document, all its filters and metrics together.
 
     {"doc": number, "hash": of the document, "scores": {metric: float or [gold, predicted]},
-     "answer": text, "target": text, "outcome": word}
+     "answer": text, "target": text, "outcome": word, "why": sentence,
+     "finish": "length" where the token limit cut an answer, else "stop", "" where nothing was generated,
+     "cluster": what the task's items belong together by, only where it says so}
 
 A metric is named as lm-eval names it, `metric` or `metric,filter`. No aggregation happens here.
 """
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from harness.evaluation.task import Task
 
 Sample = dict[str, Any]
-OUTCOME = "outcome"  # the metric by which a scorer names what happened
+WORDS = ("outcome", "why")  # metrics by which a scorer says what happened: a name and a sentence
 
 
 def gather(
@@ -25,19 +27,20 @@ def gather(
     samples: dict[int, Sample] = {}
     for entry in logged:
         sample = samples.setdefault(entry["doc_id"], _sample(entry, task))
+        primary = _name("", entry["filter"]) in ("", task.primary[task.primary.find(",") :])
         for metric in entry["metrics"]:
-            if metric == OUTCOME:
-                sample["outcome"] = entry[metric]
-            else:
+            if metric not in WORDS:
                 sample["scores"][_name(metric, entry["filter"])] = _value(entry[metric])
-        if task.primary.endswith(f",{entry['filter']}"):
+            elif primary:
+                sample[metric] = entry[metric]
+        if primary:
             sample["answer"] = _answer(entry, task)
     for sample in samples.values():
         sample["outcome"] = sample["outcome"] or _outcome(sample["scores"].get(task.primary))
     metrics = {}
     for key, value in results.items():
         metric, comma, kind = key.partition(",")
-        if comma and not metric.endswith("_stderr") and metric != OUTCOME and isinstance(value, (int, float)):
+        if comma and not metric.endswith("_stderr") and metric not in WORDS and isinstance(value, (int, float)):
             name = _name(metric, kind)
             scored = sum(name in sample["scores"] for sample in samples.values())
             metrics[name] = {"value": float(value), "n": scored}
@@ -48,6 +51,7 @@ def _sample(entry: Mapping[str, Any], task: Task) -> Sample:
     target = entry["target"]
     if task.kind == "multiple_choice" and isinstance(target, int) and 0 <= target < len(entry["arguments"]):
         target = entry["arguments"][target][1].strip()
+    cluster = {"cluster": str(entry["doc"].get(task.form.cluster, ""))} if task.form.cluster else {}
     return {
         "doc": entry["doc_id"],
         "hash": entry["doc_hash"][:16],
@@ -55,6 +59,8 @@ def _sample(entry: Mapping[str, Any], task: Task) -> Sample:
         "answer": _answer(entry, task),
         "target": str(target),
         "outcome": "",
+        "why": "",
+        **cluster,
     }
 
 
@@ -62,7 +68,7 @@ def _answer(entry: Mapping[str, Any], task: Task) -> str:
     """What was scored: the filtered text, or the likeliest choice."""
     answers = entry["filtered_resps"]
     if task.kind == "generate_until":
-        return str(answers[0])
+        return str(answers[0][0] if isinstance(answers[0], list) else answers[0])
     best = max(range(len(answers)), key=lambda i: answers[i][0])
     return str(entry["arguments"][best][1]).strip()
 
@@ -74,12 +80,13 @@ def _name(metric: str, kind: str) -> str:
 def _value(value: Any) -> float | list[Any]:
     """A number for metrics that are means; [gold, predicted] for corpus metrics.
 
-    A list of yes and no (IFEval's instructions of one prompt) becomes its mean; their aggregate weighs each the same.
+    A list of yes and no (the instructions of one prompt, in lm-eval's own IFEval) stays a list, since their aggregate
+    weighs each of them the same.
     """
     if isinstance(value, tuple):
         return [each.tolist() if hasattr(each, "tolist") else each for each in value]  # numpy has no place in JSON
     if isinstance(value, list):
-        return sum(map(float, value)) / len(value) if value else 0.0
+        return [float(each) for each in value]
     return float(value)
 
 

@@ -5,20 +5,27 @@ code. The checker runs the data set's tests, in which the functions under test a
 a socket pair. A candidate can therefore answer wrongly or not at all, and do nothing else: no status, output, object or
 patched built-in of its own ever reaches the verdict.
 
-Isolation has two tiers, probed once: "namespaces" (no network, no files but the standard library, no view of other
-processes) and "limits" (resource limits only: network and readable files stay reachable, and where the two processes
-share a user the candidate could attack the checker). `isolation()` says which one this machine has, and why. Root
-becomes an ordinary user first; where that user could not read the standard library, nothing is run.
+Isolation has two tiers, probed once: "namespaces" (a root and a network of its own, no view of other processes) and
+"filters" (Landlock and a stricter system call filter). `isolation()` says which one this machine has and why,
+`describe()` what that means. Root becomes an ordinary user first; where that user could not read the standard library,
+nothing is run.
+
+CPU time decides: a program gets 4 s or six times what the reference solution takes here, whichever is more; wall time,
+five times that, catches what sleeps. A timeout counts only after a second run with no other trial beside it, and the
+reference is timed only then, which gives the same verdicts as timing all of them at the start.
 
 Does not stop: kernel exploits, side channels, CPU contention, memory up to processes x address space (such processes
 are the kernel's first choice when memory runs out), or a model that learned the tests. Only the standard library can be
-imported. Needs Linux 5.12 and ctypes; elsewhere every verdict is `sandbox-error`.
+imported. Needs Linux 5.13 on x86-64 or ARM64; elsewhere every verdict is `sandbox-error`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
 import io
+import math
 import os
 import select
 import shutil
@@ -28,6 +35,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -39,6 +47,15 @@ _START = "import sys; sys.path.append(sys.argv.pop()); from jail.start import ma
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}  # the order of sets must be the same in both processes
 _READY = b"isolated\n"
 _PATIENCE = 10.0  # seconds that a supervisor may take to end its processes
+_FACTOR = 6  # times the reference's CPU time
+_REFERENCE_SECONDS = 20  # of CPU at most
+_TIERS = {
+    "namespaces": "no network, no files but the standard library, no view of other processes, a private folder /tmp",
+    "filters": "no network, no files but the standard library, none to write, no new processes, no signals to others; "
+    "names and sizes of files stay visible",
+    "none": "nothing is run",
+}
+_NOT_STOPPED = "not stopped: kernel exploits, side channels, CPU contention, 32 x 1 GiB of memory, learned tests"
 
 
 @dataclass(frozen=True)
@@ -47,7 +64,7 @@ class Limits:
 
     cpu_seconds: int = 4
     wall_seconds: float = 20.0
-    memory_bytes: int = 1 << 30  # address space of one process
+    memory_bytes: int = 1 << 30  # address space of one process, above what the interpreter takes
     file_bytes: int = 16 << 20
     descriptors: int = 64
     processes: int = 32  # and threads, of the user that candidates run as
@@ -66,7 +83,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Isolation:
-    """What this machine can do. tier: "namespaces", "limits" or "none"; why: the reason where it is not the first."""
+    """What this machine can do. tier: "namespaces", "filters" or "none"; why: the reason where it is not the first."""
 
     tier: str
     why: str = ""
@@ -75,12 +92,20 @@ class Isolation:
 @dataclass(frozen=True)
 class Trial:
     """program: the model's code.  names: the functions under test.  preamble: the data set's own code that the test
-    needs (imports, functions given in the prompt).  test: the data set's test; it passes if it runs to its end."""
+    needs (imports, functions given in the prompt).  test: the data set's test; it passes if it runs to its end.
+    reference: the data set's own program, which is timed where the model's runs out of time."""
 
     program: str
     names: tuple[str, ...]
     preamble: str
     test: str
+    reference: str = ""
+
+
+@dataclass(frozen=True)
+class _Ran:
+    verdict: Verdict
+    cpu_seconds: float  # of the candidate
 
 
 @functools.cache
@@ -89,20 +114,61 @@ def isolation() -> Isolation:
     program = "import fractions\ndef half():\n    return 1 / 2\n"  # an import shows that the library can be read
     trial = Trial(program, ("half",), "", "assert half() == 0.5\n")
     why = ""
-    for tier in ("namespaces", "limits"):
-        verdict = judge(trial, tier=tier)
+    for tier in ("namespaces", "filters"):
+        verdict = _run(trial, Limits(), tier).verdict
         if verdict.passed:
             return Isolation(tier, why)
         why = why or verdict.detail
     return Isolation("none", why)
 
 
+def describe(found: Isolation | None = None) -> str:
+    """What the sandbox of this machine stops and what it does not, in one line."""
+    found = found or isolation()
+    return f"{found.tier}: {_TIERS[found.tier]}; {_NOT_STOPPED}"
+
+
 def judge(trial: Trial, limits: Limits | None = None, *, tier: str = "") -> Verdict:
     """Run one trial. Outcomes: pass, wrong, exception, syntax, timeout, memory, forbidden, sandbox-error.
 
-    `sandbox-error` is our failure and must never be counted as a wrong answer. Safe to call from several threads.
+    `sandbox-error` is our failure and must never be counted as a wrong answer. Safe to call from several threads and
+    processes.
     """
     limits, tier = limits or Limits(), tier or isolation().tier
+    with _turn(alone=False):
+        verdict = _run(trial, limits, tier).verdict
+    if verdict.outcome != "timeout":
+        return verdict
+    with _turn(alone=True):
+        return _run(trial, _by_reference(trial, limits, tier), tier).verdict
+
+
+def _by_reference(trial: Trial, limits: Limits, tier: str) -> Limits:
+    """The limits for the second run: as they are, or more where the reference solution takes long here too."""
+    if not trial.reference:
+        return limits
+    timed = replace(limits, cpu_seconds=_REFERENCE_SECONDS, wall_seconds=2.0 * _REFERENCE_SECONDS)
+    seconds = math.ceil(_FACTOR * _run(replace(trial, program=trial.reference), timed, tier).cpu_seconds)
+    if seconds <= limits.cpu_seconds:
+        return limits
+    return replace(limits, cpu_seconds=seconds, wall_seconds=max(limits.wall_seconds, 5.0 * seconds))
+
+
+@contextlib.contextmanager
+def _turn(*, alone: bool) -> Iterator[None]:
+    """Together with the other trials of this installation, or alone.
+
+    One lock says who runs; whoever enters passes through the other, so that many who share cannot keep one out.
+    """
+    with Path(wire.__file__).open("rb") as door, Path(__file__).open("rb") as room:
+        with contextlib.suppress(OSError):  # file systems without locks: then nobody waits
+            fcntl.flock(door, fcntl.LOCK_EX)
+            fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            fcntl.flock(door, fcntl.LOCK_UN)
+        yield
+
+
+def _run(trial: Trial, limits: Limits, tier: str) -> _Ran:
     ours, theirs = socket.socketpair()
     verdict_in, verdict_out = os.pipe()
     checker = {"names": list(trial.names), "preamble": trial.preamble, "test": trial.test}
@@ -120,7 +186,7 @@ def judge(trial: Trial, limits: Limits | None = None, *, tier: str = "") -> Verd
         verdict_out = -1
         said = _read(verdict_in, time.monotonic() + limits.wall_seconds)
     except (OSError, wire.Malformed) as error:
-        return Verdict("sandbox-error", f"the sandbox does not start: {error}")
+        return _Ran(Verdict("sandbox-error", f"the sandbox does not start: {error}"), 0.0)
     finally:
         ours.close()
         theirs.close()
@@ -129,7 +195,7 @@ def judge(trial: Trial, limits: Limits | None = None, *, tier: str = "") -> Verd
             os.close(verdict_out)
         for box in boxes:
             box.end()
-    return _verdict(said, boxes[0], boxes[1], limits)
+    return _Ran(_verdict(said, boxes[0], boxes[1], limits), boxes[0].cpu_seconds)
 
 
 def _read(fd: int, deadline: float) -> bytes | None:
@@ -173,6 +239,8 @@ def _how(status: int | None) -> str:
 
 class _Box:
     """One sandboxed process and its supervisor; after `end`, what became of it."""
+
+    cpu_seconds = 0.0
 
     def __init__(self, role: str, fds: tuple[int, ...]) -> None:
         self.role = role

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from harness.config import load
 from harness.data.mirror import open_mirror
@@ -21,7 +22,7 @@ from harness.evaluation.task_file import read_task_file
 from harness.matrix.schema import DataEntry
 from harness.packaged import packaged
 
-__all__ = ["Suite", "Task", "choose_tasks", "load_suite", "suite_names"]
+__all__ = ["Suite", "Task", "choose_tasks", "load_suite", "resolve", "suite_names"]
 
 KINDS = ("generate_until", "multiple_choice", "loglikelihood")
 
@@ -34,12 +35,21 @@ class Suite:
     about: str
     path: Path
     tasks: Mapping[str, TaskForm]
+    means: Mapping[str, Sequence[str]] = field(default_factory=dict)
     where: Mapping[str, str] = field(repr=False, default_factory=dict)
 
-    def chains(self) -> list[list[str]]:
-        """For each column the names of the tasks that can fill it, the preferred one first."""
-        heads = [name for name, form in self.tasks.items() if form.instead_of is None]
-        return [[head, *(n for n, f in self.tasks.items() if f.instead_of == head)] for head in heads]
+    def wanted(self, names: Sequence[str] | Literal["all"] | None) -> list[str]:
+        """The tasks that a matrix asks for. HarnessError for a name that is not in the suite."""
+        if names is None or names == "all":
+            return [n for n, f in self.tasks.items() if f.instead_of is None and (names == "all" or not f.extra)]
+        for name in names:
+            if name not in self.tasks:
+                raise HarnessError(f"suite `{self.name}` has no task `{name}`", todo=nearest(name, self.tasks))
+        return list(names)
+
+    def stand_ins(self, name: str) -> list[str]:
+        """The made tasks that may be measured where the data of a task are not at hand."""
+        return [n for n, f in self.tasks.items() if f.instead_of == name]
 
 
 def suite_names() -> list[str]:
@@ -59,30 +69,32 @@ def load_suite(name: str) -> Suite:
     loaded = load(path, SuiteFile, check=check)
     suite = loaded.value
     where = {task: loaded.where(("tasks", task)) for task in suite.tasks}
-    return Suite(suite.name, suite.about, path, suite.tasks, where)
+    return Suite(suite.name, suite.about, path, suite.tasks, suite.means, where)
 
 
 def choose_tasks(
     suite: Suite,
     *,
-    limit: int | None = None,
-    only: Sequence[str] | None = None,
+    limit: int | Literal["smoke"] | None = None,
+    only: Sequence[str] | Literal["all"] | None = None,
+    made: bool = False,
     mirror: Path | None = None,
     offline: bool = True,
 ) -> tuple[list[Task], list[str]]:
     """The tasks to measure, and notes that say what was chosen and why.
 
-    For each column the first task whose data are at hand; the hub is asked only for a task that is named in `only` or
-    has no stand-in. limit: rows a task at most.  Problems with every task that cannot be measured.
+    limit: rows a task at most.  only: what the matrix says of `tasks:`.  made: where the data of a task are not at
+    hand here (the hub is not asked then), its made stand-in is taken.  Problems with all that cannot be measured.
     """
     chosen: list[Task] = []
     notes: list[str] = []
     problems: list[HarnessError] = []
-    for chain in _wanted(suite, only):
+    for name in suite.wanted(only):
+        chain = [name, *(suite.stand_ins(name) if made else [])]
         try:
             task, note = _first(suite, chain, limit, mirror, offline or len(chain) > 1)
         except HarnessError as problem:
-            problem.where = problem.where or suite.where.get(chain[0], "")
+            problem.where = problem.where or suite.where.get(name, "")
             problems.append(problem)
             continue
         chosen.append(task)
@@ -92,33 +104,28 @@ def choose_tasks(
     return chosen, notes
 
 
-def _wanted(suite: Suite, only: Sequence[str] | None) -> list[list[str]]:
-    if only is None:
-        return suite.chains()
-    for name in only:
-        if name not in suite.tasks:
-            raise HarnessError(f"suite `{suite.name}` has no task `{name}`", todo=nearest(name, suite.tasks))
-    return [[name] for name in only]
-
-
 def _first(
-    suite: Suite, chain: Sequence[str], limit: int | None, mirror: Path | None, offline: bool
+    suite: Suite, chain: Sequence[str], limit: int | Literal["smoke"] | None, mirror: Path | None, offline: bool
 ) -> tuple[Task, str]:
     """The first task of a chain whose data are at hand, and a note if it is not the first."""
     needs = ""
     for name in chain:
-        task = _resolve(suite, name, limit, mirror, offline)
-        if task.source.at_hand and (task.shot_source is None or task.shot_source.at_hand):
-            fetch = "give --mirror DIR, or name it under `tasks:` to have it fetched from the hub"
+        task = resolve(suite, name, limit, mirror, offline)
+        if not (lacking := task.lacking):
+            fetch = "give --mirror DIR, or leave `made` out to have it fetched from the hub"
             how = needs if open_mirror(mirror) else fetch
             note = f"suite {suite.name}: {name} stands in for {chain[0]}, whose data are not at hand; {how}"
             return task, note if name != chain[0] else ""
-        needs = needs or task.source.needs or (task.shot_source.needs if task.shot_source else "")
-    raise Refused(f"the data of task `{chain[0]}` ({task.source.label}) are not at hand", todo=needs)
+        needs = needs or lacking[0].needs
+    what = "training rows" if lacking[0] is task.head_source else "data"
+    raise Refused(f"the {what} of task `{chain[0]}` ({lacking[0].label}) are not at hand", todo=needs)
 
 
-def _resolve(suite: Suite, name: str, limit: int | None, mirror: Path | None, offline: bool) -> Task:
+def resolve(suite: Suite, name: str, limit: int | Literal["smoke"] | None, mirror: Path | None, offline: bool) -> Task:
+    """One task of a suite, also where its data are not at hand. HarnessError if it cannot be measured anywhere."""
     form = suite.tasks[name]
+    if limit == "smoke":
+        form, limit = _at_smoke_size(form)
     file = read_task_file(suite.path.parent / form.file) if form.file else None
     entry = index.usable(index.find(form.lm_eval)) if form.lm_eval else None
     described = file or entry
@@ -139,10 +146,12 @@ def _resolve(suite: Suite, name: str, limit: int | None, mirror: Path | None, of
         kind=described.kind,
         source=source,
         shots=shots,
-        shot_source=_shots(entry, shots, mirror, offline),
+        shot_source=_shots(form, entry, shots, mirror, offline),
+        head_source=_first_at_hand(form.head.data, mirror, offline) if form.head else None,
         file=file,
         entry=entry,
         limit=limit,
+        means=tuple((mean, len(parts)) for mean, parts in suite.means.items() if name in parts),
         notes=("made data",) if source.spec.startswith("make:") else (),
     )
 
@@ -159,7 +168,20 @@ def _first_at_hand(alternatives: Sequence[DataEntry], mirror: Path | None, offli
     return first
 
 
-def _shots(entry: index.Entry | None, shots: int, mirror: Path | None, offline: bool) -> Source | None:
+def _at_smoke_size(form: TaskForm) -> tuple[TaskForm, int]:
+    """The task with its smoke repeats and few training rows, and its smoke rows."""
+    if form.sampling and form.smoke.repeats:
+        form = form.model_copy(update={"sampling": form.sampling.model_copy(update={"repeats": form.smoke.repeats})})
+    if form.head:
+        least = form.head.smoke_rows
+        data = [d.model_copy(update={"rows": min(d.rows or least, least)}) for d in form.head.data]
+        form = form.model_copy(update={"head": form.head.model_copy(update={"data": data})})
+    return form, form.smoke.rows
+
+
+def _shots(form: TaskForm, entry: index.Entry | None, shots: int, mirror: Path | None, offline: bool) -> Source | None:
+    if form.shot_data and shots:
+        return _first_at_hand(form.shot_data, mirror, offline)
     if entry is None or not shots or not entry.shot_split:
         return None
     return pin(DataEntry(source=entry.hub, split=entry.shot_split), mirror=mirror, offline=offline)

@@ -1,9 +1,10 @@
-"""Tool use in prompt mode: what the model is asked, and the calls read out of its answer, scored by BFCL's rules.
+"""Tool use in prompt mode: what the model is asked, and the calls read out of its answer.
 
 The functions stand in the system turn and the model answers with a Python-style list of calls. An answer is parsed to
 a syntax tree, from which only literals are taken; nothing of it is ever evaluated. As upstream (bfcl-eval 2026.3.23),
 a bare call counts as a list of one, brackets at the ends may be missing, a variable's name is taken as text, arithmetic
-on numbers is worked out, and positional arguments are dropped, since the documents name every parameter.
+on numbers is worked out, and positional arguments are dropped, since the documents name every parameter. Whether calls
+are right is decided in `tool_answers`; the formats of chat templates are read in `tool_formats`.
 
 Differs from upstream: the wording of the prompt; an answer inside a fence that names Python is read; unary plus (read
 as minus upstream), lambdas, arithmetic on text and calls on the result of a call are unparsable.
@@ -20,13 +21,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.evaluation.tool_rules import check_call, example_value
-from harness.evaluation.verdict import Verdict
-
 SCORER = 1  # part of a task's protocol: change it whenever the same text may get another verdict
 MAX_ANSWER = 100_000  # characters; a call list has some hundreds
+MAX_DEPTH = 64  # of a value in JSON; Python's own parser has such a limit for lists in lists
 
 _FENCE = re.compile(r"\A```(?:python|py|Python)?[ \t]*\n(.*?)(?:\n```)?\s*\Z", re.DOTALL)
+_BRACKET = re.compile(r"\[\s*[A-Za-z_][\w.]*\(")
 _INSTRUCTION = """\
 You can call the functions listed below, and you answer only by calling them. Read the user's request, decide which \
 function serves it and take the values of its parameters from the request.
@@ -50,79 +50,78 @@ class Call:
 
 @dataclass(frozen=True)
 class Unparsable:
-    """Why an answer is not a list of calls."""
+    """Why an answer is not a list of calls, and whether it looks as if it was meant to be one."""
 
     reason: str
+    attempted: bool
 
 
 def prompt_messages(
     question: Sequence[Sequence[Mapping[str, str]]], functions: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, str]]:
-    """Messages for the first turn of a row's `question` (turns of messages) with its function documents.
+    """A system and a user message for the first turn of a row's `question` with its function documents.
 
     A system message of the row's own follows ours in the same turn, since chat templates allow only one.
     """
     system = _INSTRUCTION + json.dumps(functions, indent=2, ensure_ascii=False)
-    turn = [dict(message) for message in question[0]]
-    if turn and turn[0]["role"] == "system":
-        system += "\n\n" + turn.pop(0)["content"]
-    return [{"role": "system", "content": system}, *turn]
+    own, user = said(question)
+    return [{"role": "system", "content": f"{system}\n\n{own}" if own else system}, {"role": "user", "content": user}]
 
 
-def check_simple(
-    functions: Sequence[Mapping[str, Any]], ground_truth: Sequence[Mapping[str, Any]], text: str
-) -> Verdict:
-    """Score an answer that should be one call of the one function.
+def said(question: Sequence[Sequence[Mapping[str, str]]]) -> tuple[str, str]:
+    """(the system message or "", the user's words) of the first turn of a row's `question`.
 
-    functions: the row's `function`.  ground_truth: [{name: {parameter: [allowed values]}}].
-    Outcomes: pass, no-call, unparsable, extra-call, wrong-function, missing-parameter, unknown-parameter, wrong-type,
-    wrong-value.
+    Where the user had spoken before (9 rows of live_irrelevance), it is told as a transcript in one message, since not
+    every chat template takes two turns of one speaker in a row.
     """
-    calls = parse_calls(text)
-    if isinstance(calls, Unparsable):
-        return Verdict("unparsable" if "(" in text else "no-call", calls.reason)
-    if not calls:
-        return Verdict("no-call", "an empty list")
-    if len(calls) > 1:
-        return Verdict("extra-call", f"{len(calls)} calls instead of one")
-    (allowed,) = ground_truth[0].values()
-    return check_call(functions[0], allowed, calls[0].name, calls[0].arguments)
-
-
-def gold_call(ground_truth: Sequence[Mapping[str, Any]], function: Mapping[str, Any]) -> str:
-    """An answer that should pass: for each parameter the first allowed value, left out only if it may be."""
-    ((name, allowed),) = ground_truth[0].items()
-    schema = function["parameters"]
-    arguments = []
-    for parameter, values in allowed.items():
-        given = [value for value in values if value != ""]
-        if given or parameter in schema["required"]:
-            value = example_value(schema["properties"].get(parameter, {}), given[0] if given else "")
-            arguments.append(f"{parameter}={value!r}")
-    return f"[{name}({', '.join(arguments)})]"
+    turn = list(question[0])
+    own = turn.pop(0)["content"] if turn and turn[0]["role"] == "system" else ""
+    if len(turn) == 1:
+        return own, turn[0]["content"]
+    return own, "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in turn)
 
 
 def parse_calls(text: str) -> list[Call] | Unparsable:
     """The calls in an answer, in order; an empty list for an empty answer. Never raises, never evaluates."""
     if len(text) > MAX_ANSWER:
-        return Unparsable(f"{len(text)} characters are no list of calls")
+        return Unparsable(f"{len(text)} characters are no list of calls", "(" in text)
     fenced = _FENCE.match(text.strip())
-    text = (fenced[1] if fenced else text).strip("`\n ")
-    text = ("" if text.startswith("[") else "[") + text + ("" if text.endswith("]") else "]")
+    listed = (fenced[1] if fenced else text).strip("`\n ")
+    listed = ("" if listed.startswith("[") else "[") + listed + ("" if listed.endswith("]") else "]")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd escapes in the model's strings
-            body = ast.parse(text, mode="eval").body
+            body = ast.parse(listed, mode="eval").body
         elements = [body] if isinstance(body, ast.Call) else getattr(body, "elts", None)
         if elements is None:
-            return Unparsable(f"a {type(body).__name__} instead of a list of calls")
+            raise ValueError(f"a {type(body).__name__} instead of a list of calls")
         return [_call(element) for element in elements]
     except SyntaxError as error:
-        return Unparsable(f"not Python: {error.msg}")
+        reason = f"not Python: {error.msg}"
     except (RecursionError, MemoryError):
-        return Unparsable("nested too deeply")
+        reason = "nested too deeply"
     except (ValueError, TypeError, ArithmeticError) as error:
-        return Unparsable(str(error))
+        reason = str(error)
+    return Unparsable(reason, "(" in text)
+
+
+def parse_bracketed(text: str) -> list[Call] | Unparsable:
+    """The calls of `[name(...)]` wherever it stands in an answer; of the whole answer if it stands nowhere."""
+    begin, end = _BRACKET.search(text[:MAX_ANSWER]), text.rfind(")]")
+    return parse_calls(text[begin.start() : end + 2] if begin and begin.start() < end else text)
+
+
+def too_deep(value: Any) -> bool:
+    """Whether a value of JSON is nested so deeply that comparing or showing it could exhaust the stack."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(level)
 
 
 def _call(node: ast.expr) -> Call:

@@ -38,14 +38,14 @@ def check_call(
     missing-parameter, unknown-parameter, wrong-type, wrong-value; the first that is found.
     """
     if name != function["name"]:
-        return Verdict("wrong-function", f"{name} instead of {function['name']}")
+        return Verdict("wrong-function", f"{shown_name(name)} instead of {function['name']}")
     schema = function["parameters"]
     for parameter in schema["required"]:
         if parameter not in arguments:
             return Verdict("missing-parameter", f"{parameter} is required")
     for parameter, value in arguments.items():
         if parameter not in schema["properties"] or parameter not in allowed:
-            return Verdict("unknown-parameter", parameter)
+            return Verdict("unknown-parameter", shown_name(parameter))
         verdict = _check_value(schema["properties"][parameter], allowed[parameter], value)
         if verdict is not _PASS:
             return Verdict(verdict.outcome, f"{parameter}: {verdict.detail}")
@@ -63,6 +63,11 @@ def example_value(document: Mapping[str, Any], answer: Any) -> Any:
     if (document.get("items") or {}).get("type") == "dict" and isinstance(answer, list):
         return [example_value({"type": "dict"}, item) for item in answer]
     return answer
+
+
+def shown_name(name: str) -> str:
+    """A name out of an answer, fit for a sentence: it may be long, and from JSON it may hold lone surrogates."""
+    return name[:80].encode("utf-8", "backslashreplace").decode()
 
 
 def _type(name: str) -> type:

@@ -21,6 +21,7 @@ from harness.matrix.method_entries import MethodEntry, spell_out, unknown_data
 from harness.matrix.schema import (
     DataEntry,
     EngineSettings,
+    JudgeSettings,
     MatrixFile,
     ModelEntry,
     SuiteForm,
@@ -29,11 +30,12 @@ from harness.matrix.schema import (
 
 @dataclass(frozen=True)
 class SuiteEntry:
-    """A suite by name or path. limit: items a task at most.  tasks: only these of its tasks."""
+    """A suite by name or path, with what `SuiteForm` says of it."""
 
     name: str
-    limit: int | None = None
-    tasks: tuple[str, ...] | None = None
+    limit: int | Literal["smoke"] | None = None
+    tasks: tuple[str, ...] | Literal["all"] | None = None
+    made: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Matrix:
     seeds: tuple[int, ...]
     suites: tuple[SuiteEntry, ...]
     engine: EngineSettings
+    judge: JudgeSettings | None
     baseline: str | None
     keep: Literal["all", "adapters", "none"]
     left_out: frozenset[tuple[str, str]]
@@ -109,6 +112,7 @@ def _build(loaded: Loaded[MatrixFile]) -> tuple[Matrix, list[HarnessError]]:
         seeds=tuple(range(file.seeds)) if isinstance(file.seeds, int) else tuple(dict.fromkeys(file.seeds)),
         suites=suites,
         engine=file.engine,
+        judge=file.judge,
         baseline=file.baseline or ("base" if "base" in methods.entries else None),
         keep=file.keep,
         left_out=frozenset[tuple[str, str]]().union(*rules),
@@ -131,7 +135,11 @@ def _suites(file: MatrixFile) -> tuple[tuple[SuiteEntry, ...], dict[str, str]]:
         aliases = {f"suites.{name}": f"suites.{number}" for number, name in enumerate(file.suites)}
         return tuple(SuiteEntry(name) for name in file.suites), aliases
     forms = {name: form or SuiteForm() for name, form in file.suites.items()}
-    return tuple(SuiteEntry(n, f.limit, tuple(f.tasks) if f.tasks else None) for n, f in forms.items()), {}
+    return tuple(_suite(name, form) for name, form in forms.items()), {}
+
+
+def _suite(name: str, form: SuiteForm) -> SuiteEntry:
+    return SuiteEntry(name, form.limit, tuple(form.tasks) if isinstance(form.tasks, list) else form.tasks, form.made)
 
 
 def _twice(path: str, block: object, matrix: Matrix) -> Iterator[HarnessError]:

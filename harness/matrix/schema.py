@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -22,6 +23,15 @@ def _check_label(label: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", label):
         raise ValueError("a name may hold letters, digits, `_`, `.`, `+` and `-` only, since files are named after it")
     return label
+
+
+def _check_endpoint(address: str) -> str:
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("an endpoint begins with http:// or https://")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("no key in the address, which is written into results: name a variable in `key_variable`")
+    return address.rstrip("/").removesuffix("/chat/completions")
 
 
 def _shape(value: Any) -> str:
@@ -93,24 +103,54 @@ class EngineSettings(Strict):
     memory: float = Field(default=1.0, gt=0)
 
 
+class JudgeSettings(Strict):
+    """The matrix's `judge:`, who reads the answers of judged tasks.
+
+    model: a source as under `models:`, served by the matrix's engine; with an endpoint, its name there.
+    endpoint: address of an OpenAI-compatible service, such as `https://host/v1`.  key_variable: the environment
+    variable that holds its key.
+    at_once: requests in flight.  timeout: seconds a request.  tries: how often one is sent before giving up.
+    """
+
+    model: str = Field(min_length=1)
+    endpoint: Annotated[str, AfterValidator(_check_endpoint)] | None = None
+    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    at_once: int = Field(default=4, gt=0, le=256)
+    timeout: float = Field(default=120.0, gt=0)
+    tries: int = Field(default=6, gt=0)
+
+    @model_validator(mode="after")
+    def _key_of_an_endpoint(self) -> JudgeSettings:
+        if self.key_variable and not self.endpoint:
+            raise ValueError("`key_variable` belongs to an `endpoint`")
+        return self
+
+
 class ModelEntry(Strict):
-    """A model to start from. source: hub id, local folder, GGUF file or `package:`.  name: how tables call it."""
+    """A model to start from.
+
+    source: hub id, local folder, GGUF file, `package:`, or folder of a PEFT adapter.  name: how tables call it.
+    base: what an adapter is merged into; left out, the model that its configuration names.
+    """
 
     source: str = Field(min_length=1)
     name: str | None = None
+    base: str | None = None
 
 
 class DataEntry(Strict):
     """A training set.
 
-    source: `hub:`, `file:`, `mirror:`, `package:` or `make:`.  rows: at most this many.  seed: of made data and of the
-    choice of rows.  format: how a row becomes a conversation.  prompt, answer: templates with `{column}` in them.
-    params: of a `make:` source.
+    source: `hub:`, `file:`, `mirror:`, `package:` or `make:`.  rows: at most this many.  revision: commit of a hub
+    source.  seed: of made data and of the choice of rows.  format: how a row becomes a conversation.  prompt, answer:
+    templates with `{column}` in them.  params: of a `make:` source.  where: only rows that have these values.
     """
 
     source: str = Field(min_length=1)
+    where: dict[str, str | int | bool] = {}
     rows: int | None = Field(default=None, gt=0)
     split: str | None = None
+    revision: str | None = None
     seed: int = Field(default=0, ge=0)
     format: str = "auto"
     prompt: str | None = None
@@ -149,11 +189,21 @@ MethodItem = Annotated[
 ]
 
 
-class SuiteForm(Strict):
-    """One entry of `suites:`. limit: items a task at most.  tasks: some of the suite's tasks only."""
+Limit = Annotated[Annotated[int, Field(gt=0), IsNumber] | Annotated[Literal["smoke"], IsText], Shaped]
+Tasks = Annotated[Annotated[list[str], Field(min_length=1), IsList] | Annotated[Literal["all"], IsText], Shaped]
 
-    limit: int | None = Field(default=None, gt=0)
-    tasks: list[str] | None = Field(default=None, min_length=1)
+
+class SuiteForm(Strict):
+    """One entry of `suites:`.
+
+    limit: items a task at most, or `smoke` for each task's own small size.
+    tasks: some of the suite's tasks, or `all`; left out, those that the suite does not call `extra`.
+    made: where the data of a task are not at hand, measure the made task that stands in for it, under its own name.
+    """
+
+    limit: Limit | None = None
+    tasks: Tasks | None = None
+    made: bool = False
 
 
 SuiteEntryForm = Annotated[Annotated[SuiteForm, IsMapping] | Annotated[None, IsNothing], Shaped]
@@ -192,6 +242,7 @@ class MatrixFile(Strict):
         Shaped,
     ]
     engine: EngineSettings = EngineSettings()
+    judge: JudgeSettings | None = None
     baseline: str | None = None
     keep: Literal["all", "adapters", "none"] = "adapters"
     exclude: list[Exclude] = []

@@ -1,11 +1,13 @@
-"""Which columns a table has: one for each task and protocol, and one for the headline of each suite.
+"""Which columns a table has: one for each task's metric and protocol, one for the headline of each suite, and one for
+each of its named means whose parts were all measured.
 
-A column never mixes protocols. Values are not here.
+A column never mixes protocols, and one that asks fewer items than the published test set has says so in its heading.
+Values are not here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.digest import differences, digest
@@ -35,9 +37,12 @@ class Column:
     notes: tuple[str, ...] = ()
 
 
+Key = tuple[str, str]  # task and metric
+
+
 def make_columns(tasks: Sequence[TaskView], strict: bool) -> list[Column]:
-    """Suite by suite in the order of the plan: the mean of its headline tasks, if several, then its tasks."""
-    suites: dict[str, dict[tuple[str, str], dict[str, TaskView]]] = {}
+    """Suite by suite in the order of the plan: its means, the one over its headline tasks first, then its tasks."""
+    suites: dict[str, dict[Key, dict[str, TaskView]]] = {}
     for t in tasks:
         suites.setdefault(t.suite, {}).setdefault((t.task, t.primary), {}).setdefault(t.protocol, t)
     heads = {s: [k for k, v in tests.items() if next(iter(v.values())).headline] for s, tests in suites.items()}
@@ -50,10 +55,30 @@ def make_columns(tasks: Sequence[TaskView], strict: bool) -> list[Column]:
     labels = [c.label for c in own]
     own = [replace(c, label=f"{c.suite} {c.label} {c.metric}") if labels.count(c.label) > 1 else c for c in own]
     columns: list[Column] = []
-    for suite in suites:
+    for suite, tests in suites.items():
         mine = [c for c in own if c.suite == suite]
-        columns += _mean_columns(suite, [[c for c in mine if (c.task, c.metric) == key] for key in heads[suite]]) + mine
+        for name, parts, headline in _means(suite, tests, heads[suite]):
+            members = [[c for c in mine if (c.task, c.metric) == key] for key in parts]
+            columns += _mean_columns(name, suite, members, headline)
+        columns += mine
     return columns
+
+
+def _means(
+    suite: str, tests: Mapping[Key, Mapping[str, TaskView]], heads: Sequence[Key]
+) -> Iterator[tuple[str, Sequence[Key], bool]]:
+    """(name, parts, whether it is the headline). A named mean over the headline tasks is the headline itself."""
+    named: dict[str, list[Key]] = {}
+    sizes: dict[str, int] = {}
+    for key, variants in tests.items():
+        for mean, size in next(iter(variants.values())).means:
+            named.setdefault(mean, []).append(key)
+            sizes[mean] = size
+    whole = {mean: parts for mean, parts in named.items() if len(parts) == sizes[mean]}
+    if list(heads) not in whole.values():
+        yield f"{suite} mean", heads, True
+    for mean, parts in whole.items():
+        yield mean, parts, parts == list(heads)
 
 
 def _task_columns(variants: dict[str, TaskView], headline: bool, strict: bool) -> list[Column]:
@@ -61,11 +86,12 @@ def _task_columns(variants: dict[str, TaskView], headline: bool, strict: bool) -
     first = next(iter(variants.values()))
     columns = []
     for protocol, t in variants.items():
-        label, notes = t.task, list(t.notes)
+        label, notes = t.label or t.task, list(t.notes)
         if t.items is not None and t.of is not None and t.items < t.of:
+            label = f"{label} [{t.items}]"
             notes.append(f"a subset: {t.items} of {t.of} items")
         if len(variants) > 1:
-            label = f"{t.task}@{protocol[:6]}"
+            label = f"{label}@{protocol[:6]}"
             changed = "; ".join(list(differences(dict(first.measured), dict(t.measured)))[:3])
             if strict and t is not first:
                 raise HarnessError(
@@ -80,20 +106,20 @@ def _task_columns(variants: dict[str, TaskView], headline: bool, strict: bool) -
     return columns
 
 
-def _mean_columns(suite: str, heads: Sequence[Sequence[Column]]) -> list[Column]:
-    """heads: for each headline task its columns. The n-th mean is over the n-th protocol of each task.
+def _mean_columns(name: str, suite: str, parts: Sequence[Sequence[Column]], headline: bool) -> list[Column]:
+    """parts: of each task its columns. The n-th mean is over the n-th protocol of each task.
 
     A cell that has not been measured under all of these has no mean, rather than one that mixes protocols.
     """
-    if len(heads) < 2:
+    if len(parts) < 2:
         return []
-    variants = max(map(len, heads))
+    variants = max(map(len, parts))
     columns = []
     for number in range(variants):
-        members = [same[min(number, len(same) - 1)] for same in heads]
+        members = [same[min(number, len(same) - 1)] for same in parts]
         protocol = digest([c.protocol for c in members])[:16]
-        label = f"{suite} mean" + (f"@{protocol[:6]}" if variants > 1 else "")
+        label = name + (f"@{protocol[:6]}" if variants > 1 else "")
         items = [c.items for c in members if c.items is not None]
-        at = (label, suite, "", "mean", protocol, True, tuple(c.label for c in members))
+        at = (label, suite, "", "mean", protocol, headline, tuple(c.label for c in members))
         columns.append(Column(*at, items=sum(items) if len(items) == len(members) else None))
     return columns

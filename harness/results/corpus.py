@@ -1,7 +1,7 @@
-"""Metrics that are no mean over items (Matthews, F1), from (gold, predicted) pairs, with a seeded bootstrap.
+"""Metrics that are no mean over items (Matthews, F1, correlations), from (gold, predicted) pairs; a seeded bootstrap.
 
 Resampling items with replacement is the same as drawing how often each pattern of answers occurs, so a draw costs as
-much as there are different patterns, not as there are items. Metrics on ranks or continuous values are not here.
+much as there are different patterns, not as there are items. How correlations are worked out is in `correlations`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.results import correlations
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
-    Codes = NDArray[np.int64]
+    Table = NDArray[Any]  # items x (gold, runs): codes of classes, or for correlations the values
 
 Pairs = Sequence[tuple[Any, Any]]
 
@@ -39,7 +41,7 @@ def score(pairs: Pairs, metric: str) -> float | None:
     """The metric of one run; None where its labels do not suit the metric."""
     import numpy as np
 
-    table = _codes([pairs], metric)
+    table = _table([pairs], metric)
     return None if table is None else float(_scores(table, np.ones((1, len(table))), metric)[0, 0])
 
 
@@ -48,7 +50,7 @@ def resample(sides: Sequence[Sequence[Pairs]], metric: str) -> Draws:
     import numpy as np
 
     runs = [run for side in sides for run in side]
-    table = _codes(runs, metric)
+    table = _table(runs, metric)
     if table is None or any(g != h for run in runs[1:] for (g, _), (h, _) in zip(runs[0], run, strict=True)):
         raise ValueError(f"these runs cannot be compared by {metric}")
     rng = np.random.default_rng(SEED)
@@ -67,10 +69,15 @@ def resample(sides: Sequence[Sequence[Pairs]], metric: str) -> Draws:
     return Draws(tuple(scores), items, both)
 
 
-def _codes(runs: Sequence[Pairs], metric: str) -> Codes | None:
-    """Items x (gold, one prediction a run) as small integers; the classes 0 and 1 keep their numbers."""
+def _table(runs: Sequence[Pairs], metric: str) -> Table | None:
+    """Items x (gold, one prediction a run) as small integers; the classes 0 and 1 keep their numbers.
+
+    For correlations the values as they are.
+    """
     import numpy as np
 
+    if metric in CORRELATIONS:
+        return np.asarray([[runs[0][i][0], *(run[i][1] for run in runs)] for i in range(len(runs[0]))], dtype=float)
     labels = {label for run in runs for pair in run for label in pair}
     if labels <= {0, 1}:
         code = {0: 0, 1: 1}
@@ -82,16 +89,18 @@ def _codes(runs: Sequence[Pairs], metric: str) -> Codes | None:
     return np.asarray(columns, dtype=np.int64).T
 
 
-def _scores(table: Codes, weights: Floats, metric: str) -> Floats:
+def _scores(table: Table, weights: Floats, metric: str) -> Floats:
     """table: patterns x (gold, runs); weights: draws x patterns -> draws x runs."""
     import numpy as np
 
+    if metric in CORRELATIONS:
+        return np.stack([CORRELATIONS[metric](table[:, 0], p, weights) for p in table.T[1:]], axis=1)
     classes = int(table.max()) + 1
     one_hot = np.eye(classes * classes)
     columns = []
     for predicted in table.T[1:]:
         confusion = weights @ one_hot[table[:, 0] * classes + predicted]
-        columns.append(CORPUS[metric](confusion.reshape(-1, classes, classes)))
+        columns.append(COUNTED[metric](confusion.reshape(-1, classes, classes)))
     return np.stack(columns, axis=1)
 
 
@@ -119,6 +128,20 @@ def _f1(confusion: Floats) -> Floats:
     return f1
 
 
-CORPUS: dict[str, Callable[[Floats], Floats]] = {"mcc": _matthews, "f1": _f1}
-BINARY = ("f1",)
-LOWEST = {"mcc": -1.0, "f1": 0.0}
+def _accuracy_and_f1(confusion: Floats) -> Floats:
+    """[draws, gold, predicted] counts of the classes 0 and 1 -> the mean of the two, as GLUE averages MRPC."""
+    import numpy as np
+
+    right: Floats = np.trace(confusion, axis1=1, axis2=2) / confusion.sum(axis=(1, 2))
+    return (right + _f1(confusion)) / 2
+
+
+COUNTED: dict[str, Callable[[Floats], Floats]] = {"mcc": _matthews, "f1": _f1, "acc_and_f1": _accuracy_and_f1}
+CORRELATIONS: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {
+    "pearson": correlations.pearson,
+    "spearman": correlations.spearman,
+    "pearson_and_spearman": correlations.both,
+}
+CORPUS = (*COUNTED, *CORRELATIONS)
+BINARY = ("f1", "acc_and_f1")
+LOWEST = {name: -1.0 if name == "mcc" or name in CORRELATIONS else 0.0 for name in CORPUS}

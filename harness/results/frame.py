@@ -8,31 +8,35 @@ from __future__ import annotations
 
 import json
 import math
-from array import array
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.digest import key_of
 from harness.errors import HarnessError
+from harness.results.items import KnownItems, Samples, by_metric, read_items
 
 if TYPE_CHECKING:
     from harness.store import Record, Store
 
 STEPPING = ("forward", "backward", "optimizer")  # the phases of training that repeat with every step
-State = Literal["ok", "diverged", "failed", "missing", "partial"]
+State = Literal["ok", "withheld", "diverged", "failed", "missing", "partial"]
 
 
 @dataclass(frozen=True)
 class TaskView:
     """One task of one cell, as the tables see it.
 
-    primary: the metric shown.  headline: part of its suite's headline, which is the mean over such tasks.
-    key: of the score step.  generate: of the generate step behind it ("" if there is none); several tasks may share it.
+    primary: the metric shown.  label: the column's name.  headline: part of its suite's headline, which is the mean
+    over such tasks.  means: the named means that it is part of, with how many parts each has.
+    key: of the score step.  overlap: of the step that looked for the test set in the training data, "" without one.
+    generate: of the generate step behind it ("" if there is none); several tasks may share it.
     protocol: digest of everything about the measurement except the model; `measured` is what was digested, so that a
     footnote can name the field that differs.
     chance: the score of a guesser, in the metric's own unit.  items: how many are expected to be scored; of: how many
     the whole test set has.  notes: sentences for the footnotes of the column (`made data`, `no mirror, so ...`).
+    judge: key of the judge step between the two ("" if there is none).
     """
 
     suite: str
@@ -47,6 +51,10 @@ class TaskView:
     items: int | None = None
     of: int | None = None
     notes: tuple[str, ...] = ()
+    overlap: str = ""
+    label: str = ""
+    means: tuple[tuple[str, int], ...] = ()
+    judge: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,23 +78,11 @@ class CellView:
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Scores by item, in a fixed order that is the same for every cell with the same items.
-
-    items: one name an item, its document's hash (a repeated document gets `#2`, ...).
-    values: one float an item, for metrics that are means.  pairs: one (gold, predicted) an item, for corpus metrics.
-    """
-
-    items: tuple[str, ...]
-    values: array[float] | None = None
-    pairs: tuple[tuple[Any, Any], ...] | None = None
-
-
-@dataclass(frozen=True)
 class Result:
     """One cell on one task. state "ok" has a value in the metric's own unit; for the others `reason` says why not.
 
     others: the task's other metrics.  truncated: share of the answers that the token limit cut, 0 to 1.
+    seen: items whose question occurs in the training data; None where nobody looked.
     """
 
     task: TaskView
@@ -97,6 +93,7 @@ class Result:
     samples: Samples | None = None
     truncated: float | None = None
     others: Mapping[str, float] = field(default_factory=dict)
+    seen: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -140,23 +137,74 @@ class Frame:
 
     @property
     def incomplete(self) -> bool:
-        """Whether something failed or is still to be done; a training that diverged is a finding, not a gap."""
+        """Whether something failed or is still to be done; what diverged or is withheld is a finding, no gap."""
         return any(cell.state not in ("ok", "diverged") for cell in self.cells)
 
 
 def collect(cells: Sequence[CellView], store: Store) -> Frame:
     """Read the state, scores and cost of every cell. Damaged records are the store's business and read as missing."""
-    known_items: dict[tuple[str, ...], tuple[str, ...]] = {}
-    return Frame(tuple(_cell(cell, store, known_items) for cell in cells))
+    known: KnownItems = {}
+    return Frame(tuple(_cell(cell, store, known) for cell in cells))
 
 
-def _cell(cell: CellView, store: Store, known_items: dict[tuple[str, ...], tuple[str, ...]]) -> CellResult:
+def items_identity(keys: Iterable[str]) -> dict[str, list[str]]:
+    """What identifies the columnar file of a cell: the keys of its score steps."""
+    return {"scores": sorted(set(keys))}
+
+
+def _cell(cell: CellView, store: Store, known: KnownItems) -> CellResult:
     trained = [store.find("train", key) for key in cell.train]
     generated = {t.generate: store.find("generate", t.generate) for t in cell.scores if t.generate}
     blocked = _blocked(cell, trained, store)
-    results = tuple(_result(task, blocked, store, known_items) for task in cell.scores)
+    scores = _scores(cell, store, known)
+    results = tuple(
+        replace(_result(task, scores.get(task.key), blocked, store), seen=_seen(task, store)) for task in cell.scores
+    )
     state, reason = _overall(results, blocked)
-    return CellResult(cell, state, reason, results, _cost(trained, list(generated.values())))
+    view = replace(cell, notes=(*cell.notes, *_served(generated.values())))
+    return CellResult(view, state, reason, results, _cost(trained, list(generated.values())))
+
+
+def _served(generated: Iterable[Record | None]) -> Iterator[str]:
+    """What there is to say of how the cell's weights came to be served."""
+    activations = [r.extra.get("activation") or {} for r in generated if r is not None]
+    if any("restart" in activation.get("way", "") for activation in activations):
+        yield "its update is too small for the canary to tell from other weights: served by an engine of its own"
+    if any((activation.get("canary") or {}).get("no_op") for activation in activations):
+        yield "its weights are those of the base: training changed nothing"
+
+
+@dataclass(frozen=True)
+class _Score:
+    """A finished score step. where: its record or the one that holds a copy of it."""
+
+    where: Path
+    metrics: Mapping[str, Any]
+    samples: Mapping[str, Samples]
+    truncated: float | None
+
+
+def _scores(cell: CellView, store: Store, known: KnownItems) -> dict[str, _Score]:
+    """The finished score steps of a cell, from its columnar file where there is one."""
+    keys = list(dict.fromkeys(t.key for t in cell.scores))
+    if keys and (packed := store.find("items", key_of("items", items_identity(keys)))):
+        samples = read_items(packed.file("items.parquet"), known)
+        return {
+            key: _Score(
+                packed.path,
+                task["metrics"],
+                {metric: found for (of, metric), found in samples.items() if of == key},
+                task["truncated"],
+            )
+            for key, task in packed.extra["tasks"].items()
+        }
+    found = {}
+    for key in keys:
+        if record := store.find("score", key):
+            metrics = json.loads(record.file("metrics.json").read_text())
+            samples_of = by_metric(read_samples(record.file("samples.jsonl")), known)
+            found[key] = _Score(record.path, metrics, samples_of, record.extra.get("truncated"))
+    return found
 
 
 def _blocked(cell: CellView, trained: Sequence[Record | None], store: Store) -> tuple[State, str] | None:
@@ -187,74 +235,55 @@ def _unfinished(store: Store, *steps: tuple[str, str]) -> tuple[State, str]:
     return "missing", reason
 
 
-def _result(
-    task: TaskView,
-    blocked: tuple[State, str] | None,
-    store: Store,
-    known_items: dict[tuple[str, ...], tuple[str, ...]],
-) -> Result:
-    record = store.find("score", task.key)
-    if record is not None:  # scores outlive the weights they came from, so they are looked for first
-        return _scored(task, record, known_items)
+def _result(task: TaskView, score: _Score | None, blocked: tuple[State, str] | None, store: Store) -> Result:
+    if score is not None:  # scores outlive the weights they came from, so they are looked for first
+        return _scored(task, score)
     if blocked is not None:
         return Result(task, *blocked)
-    return Result(task, *_unfinished(store, ("score", task.key), ("generate", task.generate)))
+    return Result(task, *_unfinished(store, ("score", task.key), ("judge", task.judge), ("generate", task.generate)))
 
 
-def _scored(task: TaskView, record: Record, known_items: dict[tuple[str, ...], tuple[str, ...]]) -> Result:
-    metrics = json.loads(record.file("metrics.json").read_text())
-    if task.primary not in metrics:
-        known = ", ".join(sorted(metrics))
+def _scored(task: TaskView, score: _Score) -> Result:
+    if task.primary not in score.metrics:
+        known = ", ".join(sorted(score.metrics))
         raise HarnessError(
             f"no metric {task.primary!r}",
-            where=str(record.path),
+            where=str(score.where),
             why=f"the scorer gave {known}",
             todo="name one of these",
         )
-    values = {name: m["value"] for name, m in sorted(metrics.items()) if _is_number(m["value"])}
+    values = {name: m["value"] for name, m in sorted(score.metrics.items()) if _is_number(m["value"])}
+    if reason := score.metrics[task.primary].get("withheld"):
+        return Result(task, "withheld", reason, others=values)
     if task.primary not in values:
         return Result(task, "failed", f"{task.primary} is not a number", others=values)
     value = values.pop(task.primary)
-    samples = read_samples(record.file("samples.jsonl"), task.primary, known_items)
-    n = metrics[task.primary]["n"]
-    return Result(task, "ok", "", value, n, samples, record.extra.get("truncated"), values)
+    n = score.metrics[task.primary]["n"]
+    return Result(task, "ok", "", value, n, score.samples.get(task.primary), score.truncated, values)
+
+
+def _seen(task: TaskView, store: Store) -> frozenset[str] | None:
+    """Names of items, as in `Samples`."""
+    record = store.find("overlap", task.overlap) if task.overlap else None
+    if record is None:
+        return None
+    return frozenset(line["item"] for line in read_samples(record.file("hits.jsonl")) if line["question"])
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def read_samples(
-    path: Path, metric: str, known_items: dict[tuple[str, ...], tuple[str, ...]] | None = None
-) -> Samples | None:
-    """Scores by item of one metric, ordered by item name; None where this metric has no score for every item.
-
-    known_items: item tuples already seen; equal ones are shared, so that a thousand cells hold the names once.
-    """
-    scores: dict[str, Any] = {}
+def read_samples(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a samples.jsonl."""
     with path.open(encoding="utf-8") as lines:
         for line in lines:
-            sample = json.loads(line)
-            if metric not in sample["scores"]:
-                return None
-            name, again = sample["hash"], 1
-            while name in scores:
-                again += 1
-                name = f"{sample['hash']}#{again}"
-            scores[name] = sample["scores"][metric]
-    items = tuple(sorted(scores))
-    items = items if known_items is None else known_items.setdefault(items, items)
-    found = [scores[item] for item in items]
-    if all(isinstance(v, bool | int | float) for v in found):
-        return Samples(items, values=array("d", found))
-    if all(isinstance(v, list) and len(v) == 2 for v in found):
-        return Samples(items, pairs=tuple((gold, predicted) for gold, predicted in found))
-    return None
+            yield json.loads(line)
 
 
 def _overall(results: Sequence[Result], blocked: tuple[State, str] | None) -> tuple[State, str]:
     states = {r.state for r in results}
-    if states <= {"ok"}:
+    if states <= {"ok", "withheld"}:
         return blocked or ("ok", "")
     if blocked is not None and "ok" not in states:
         return blocked
@@ -262,7 +291,9 @@ def _overall(results: Sequence[Result], blocked: tuple[State, str] | None) -> tu
         return "failed", next(r.reason for r in results if r.state == "failed")
     if "ok" not in states:
         return "missing", results[0].reason
-    return "partial", f"{sum(r.state == 'ok' for r in results)} of {len(results)} tasks done"
+    tasks = {r.task.key for r in results}
+    done = {r.task.key for r in results if r.state == "ok"}
+    return "partial", f"{len(done)} of {len(tasks)} tasks done"
 
 
 def _cost(trained: Sequence[Record | None], generated: Sequence[Record | None]) -> Cost:

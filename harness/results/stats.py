@@ -9,7 +9,8 @@ has a fixed generator. Corrections for many comparisons, tiers and tests are not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -94,6 +95,21 @@ def mean(results: Sequence[Result]) -> Estimate:
         spread = Spread(((high - low) / 2 / Z) ** 2, scores.size - 1, (side,))
         return replace(plain, low=low, high=high, how="wilson", spread=spread)
     return _student(plain, scores.mean(axis=0), (side,), _binary(scores))
+
+
+def without(results: Sequence[Result], items: Collection[str]) -> list[Result]:
+    """The same results over the other items alone; for metrics that are means over items."""
+    kept = []
+    for r in results:
+        if r.samples is None or r.samples.values is None:
+            return []
+        pairs = zip(r.samples.items, r.samples.values, strict=True)
+        rest = {item: value for item, value in pairs if item not in items}
+        if not rest:
+            return []
+        samples = replace(r.samples, items=tuple(rest), values=array("d", rest.values()))
+        kept.append(replace(r, value=sum(rest.values()) / len(rest), n=len(rest), samples=samples))
+    return kept
 
 
 def difference(ours: Sequence[Result], baseline: Sequence[Result]) -> Estimate:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.evaluation import contamination
 from harness.results import stats
 from harness.results.columns import Column, make_columns
 from harness.results.frame import CellResult, Cost, Frame, Result, State
@@ -170,6 +171,7 @@ def _entry(results: Sequence[Result | None], against: Sequence[Result | None]) -
     expected = found[0].task.items
     if expected is not None and estimate.n != expected:
         notes.append(f"{estimate.n} of {expected} items scored")
+    notes += _seen_note(found)
     shares = [r.truncated for r in found if r.truncated is not None]
     return Entry(
         "ok" if estimate.value is not None else "failed",
@@ -180,6 +182,26 @@ def _entry(results: Sequence[Result | None], against: Sequence[Result | None]) -
         tuple(sorted(found[0].others.items())) if len(results) == 1 else (),
         tuple(notes),
     )
+
+
+def _seen_note(found: Sequence[Result]) -> list[str]:
+    """What of the test set occurs in the training data, and the score on the rest of it."""
+    seen = found[0].seen
+    if not seen or found[0].samples is None:
+        return []
+    items = len(found[0].samples.items)
+    known = sum(item in seen for item in found[0].samples.items)
+    if not known:
+        return []
+    loud = "contaminated: " if known > contamination.MARK * items else ""
+    note = f"{loud}{known} of {items} items occur in the training data"
+    rest = stats.without(found, seen)
+    clean = stats.mean(rest) if rest else None
+    if clean is None or clean.value is None or clean.low is None or clean.high is None:
+        return [note]
+    unit = 100 if clean.bounds else 1
+    low, high, value = (unit * x for x in (clean.low, clean.high, clean.value))
+    return [f"{note}; without them {value:.1f} [{low:.1f}, {high:.1f}]"]
 
 
 def _mean_entry(members: Sequence[Entry]) -> Entry:
@@ -194,7 +216,7 @@ def _mean_entry(members: Sequence[Entry]) -> Entry:
 
 def _worst(states: Sequence[tuple[State, str]]) -> tuple[State, str]:
     """The state that a reader must know of; "partial" where some are merely not done."""
-    order = ("diverged", "failed", "partial", "missing", "ok")
+    order = ("diverged", "failed", "partial", "missing", "withheld", "ok")
     return min(states, key=lambda s: order.index(s[0]), default=("missing", "no tasks"))
 
 
@@ -218,7 +240,8 @@ def _with_units(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
     found = []
     for place, column in enumerate(columns):
         estimates = [e for row in rows if (e := row.entries[place].estimate) is not None]
-        found.append(replace(column, percent=all(e.bounds is not None for e in estimates)))
+        share = all(e.bounds is not None for e in estimates) if estimates else (column.chance or 0) < 1
+        found.append(replace(column, percent=share))
     return found
 
 

@@ -26,7 +26,9 @@ class Answering:
         self.planned, self.attempt = planned, attempt
         self.sent = {r.key: prompted(stack, r)[-1] for r in requests}
         self.responses: dict[str, Response] = {}
-        self.tokens = 0  # of the answers of this attempt
+        self.tokens = 0  # of the answers since time was last shared out
+        self.seconds = 0.0
+        self.published = False
         for earlier in attempt.earlier:
             for response in read_responses(earlier / "responses.jsonl"):
                 if response.key in self.sent:
@@ -41,6 +43,10 @@ class Answering:
         """What is still to be sent, by the key of the task's own request."""
         return {key: request for key, request in self.sent.items() if key not in self.responses}
 
+    @property
+    def complete(self) -> bool:
+        return len(self.responses) == len(self.sent)
+
     def add(self, key: str, response: Response) -> None:
         """Keep an answer."""
         self.responses[key] = replace(response, key=key)
@@ -48,20 +54,29 @@ class Answering:
         self._write(self.responses[key])
 
     def _write(self, response: Response) -> None:
-        self.file.write(json.dumps(response.as_json(), ensure_ascii=False) + "\n")
+        self.file.write(json.dumps(response.as_json(), ensure_ascii=False, separators=(",", ":")) + "\n")
 
-    def publish(self, seconds: float, how: dict[str, Any]) -> None:
-        """seconds: this task's share, by tokens, of the time in which this attempt answered."""
+    def publish(self, how: dict[str, Any]) -> None:
+        """how: what is recorded about the engine besides."""
+        self.published = True
         self.file.close()
         answers = self.responses.values()
         cost = {
-            "seconds": seconds,
+            "seconds": self.seconds,
             "prompt_tokens": sum(r.prompt_tokens for r in answers),
             "generated_tokens": sum(r.generated_tokens for r in answers),
         }
         cut = sum(r.finish == "length" for r in answers) / max(1, len(self.sent))
         extra = {"requests": len(self.sent), "resumed": self.resumed, "truncated": cut, **how}
         self.attempt.publish(cost=cost, extra=extra)
+
+
+def share_out(seconds: float, answering: Sequence[Answering]) -> None:
+    """Divide a stretch of time among the tasks that had answers in it, by the tokens of these answers."""
+    tokens = sum(a.tokens for a in answering) or 1
+    for a in answering:
+        a.seconds += seconds * a.tokens / tokens
+        a.tokens = 0
 
 
 def prompted(stack: Sequence[Method], request: Request) -> list[Request]:

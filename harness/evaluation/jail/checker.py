@@ -1,16 +1,20 @@
 """The checker's side: runs the data set's own tests, with stand-ins for the candidate's functions.
 
 A stand-in ships its arguments over the channel and returns what comes back, as plain values (`wire`). Arguments that
-the candidate changed in place are changed here too. The verdict is written to a descriptor that only this process has.
+the candidate changed in place are changed here too. Objects of the candidate's own classes stay with it: here is a
+handle, to get and set attributes, call, and test for truth. To compare one, or to make text of it, ends the test, since
+its equality would be the candidate's word. The verdict is written to a descriptor that only this process has.
 """
 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable
-from typing import Any, NoReturn
 
 from . import wire
+
+TYPE_CHECKING = False  # `typing` would double the time that a sandboxed process takes to start
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 
 class Raised(Exception):
@@ -38,7 +42,7 @@ class Conversation:
     def ask(self) -> tuple[Any, ...]:
         """The candidate's next message: its kind and two fields."""
         try:
-            reply = wire.decode(wire.receive(self.channel))
+            reply = wire.decode(wire.receive(self.channel), lambda handle: StandIn(self, handle._handle))
         except (EOFError, OSError):
             self.end("gone", "the program ended without an answer")
         except (wire.Malformed, RecursionError) as error:
@@ -58,25 +62,20 @@ class Conversation:
         if reply[0] != "ready":
             self.end(_outcome(str(reply[1])), f"{reply[1]}: {reply[2]}")
 
-    def stand_in(self, name: str) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            try:
-                wire.send(self.channel, wire.encode((name, args, kwargs)))
-            except wire.Unsendable as error:
-                if str(error) == wire.Opaque.__name__:
-                    raise wire.Incomparable("an object of the candidate's own class was passed back") from None
-                raise Untestable(f"the test passes a value that cannot cross: {error}") from None
-            except OSError:
-                self.end("gone", "the program ended without an answer")
-            status, *rest = self.ask()
-            if status != "value":
-                self.raise_here(str(rest[0]), str(rest[1]))
-            result, after = rest
-            _change_in_place(args, after)
-            return result
-
-        call.__name__ = name
-        return call
+    def request(self, do: str, target: int | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Have the candidate do something, and return or raise what it says."""
+        try:
+            wire.send(self.channel, wire.encode((do, target, args, kwargs)))
+        except (wire.Unsendable, wire.Malformed) as error:
+            raise Untestable(f"the test passes a value that cannot cross: {error}") from None
+        except OSError:
+            self.end("gone", "the program ended without an answer")
+        status, *rest = self.ask()
+        if status != "value":
+            self.raise_here(str(rest[0]), str(rest[1]))
+        result, after = rest
+        _change_in_place(args, after)
+        return result
 
     def raise_here(self, kind: str, detail: str) -> NoReturn:
         outcome, detail = _outcome(kind), f"{kind}: {detail}"
@@ -89,6 +88,37 @@ class Conversation:
         except TypeError:  # the few built-in exceptions that take other arguments
             self.raised = Raised(detail)
         raise self.raised
+
+
+class StandIn(wire.Handle):
+    """A function, class or object of the candidate."""
+
+    __slots__ = ("_talk",)
+    _talk: Conversation
+
+    def __init__(self, talk: Conversation, handle: tuple[str, bool, int | str]) -> None:
+        super().__init__(handle)
+        object.__setattr__(self, "_talk", talk)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._talk.request("call", self._handle[2], args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)  # asked by `copy` and the like, not by a test
+        return self._talk.request("get", self._handle[2], (name,), {})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._talk.request("set", self._handle[2], (name, value), {})
+
+    def __bool__(self) -> bool:
+        return self._handle[1]
+
+    def _refuse(self, *_: object) -> Any:
+        self._talk.end("wrong", f"the answer is an object of the class {self._handle[0]}")
+
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __hash__ = _refuse
+    __repr__ = __str__ = __format__ = __reduce_ex__ = _refuse  # text of two objects could be equal
 
 
 def _outcome(kind: str) -> str:
@@ -128,7 +158,7 @@ def _verdict(talk: Conversation, names: list[str], preamble: str, test: str) -> 
         return "sandbox-error", f"the data set's own text does not run: {type(error).__name__}: {error}"[:500]
     if "random" in test:
         _seed()
-    space.update({name: talk.stand_in(name) for name in names})
+    space.update({name: StandIn(talk, ("function", True, name)) for name in names})
     try:
         talk.start()
         exec(code, space)

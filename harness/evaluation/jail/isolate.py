@@ -1,13 +1,13 @@
-"""Shut a process in: namespaces and a root of its own where the kernel allows, resource limits always.
+"""Shut a process in: namespaces and a root of its own where the kernel allows, filters where not, limits always.
 
 `run` is called once, in a fresh process. It forks: the child is isolated and does the work; the parent stays outside as
 its supervisor, waits for it, and ends everything the child started when the work is over or when the pipe on its
 standard input closes, so that nothing outlives the scoring process even if that is killed with -9.
 
-Tier "namespaces": user (unless we are root), pid, network, ipc, uts and mount namespaces; the root holds the shared
-libraries and the standard library, read-only, without installed packages, and a small private folder /tmp.
-Tier "limits": the resource limits and the private folder only. The network and readable files stay reachable.
-Does not stop: kernel exploits, side channels, CPU contention, and memory up to processes x address space.
+Tier "namespaces": user (unless we are root), pid, network, ipc, uts and mount namespaces, a root that holds the shared
+libraries and the standard library, read-only, and a small private folder /tmp; and the system call filter.
+Tier "filters": Landlock for files (nothing can be written), and a stricter system call filter: no new processes.
+Root becomes an ordinary user of a number that no other process has, whom the limit on processes binds.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ import ctypes
 import os
 import resource
 import select
-import sys
-from collections.abc import Callable
-from typing import Any
 
-NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
-MNT_DETACH = 2
-SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE = 442, -100, 0x8000  # the same number on every architecture, Linux 5.12
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38
+from . import landlock, seccomp
+from .kernel import check, libc
+from .root import change_root, needed
+
+TYPE_CHECKING = False  # `typing` would double the time that a sandboxed process takes to start
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 SIGKILL = 9
 NOBODY = 65534
+USERS = 1_900_000_000  # from here on user numbers are made, one a process
 MAX_DESCRIPTOR = 4096  # of a process that has just started
 READY = b"isolated\n"  # written to standard error when the work starts: what comes after is the work's own doing
-LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/dev/null", "/dev/urandom")
-
-libc = ctypes.CDLL(None, use_errno=True)
 
 
 def run(settings: dict[str, Any], keep: tuple[int, ...], work: Callable[[], None]) -> None:
@@ -42,16 +43,17 @@ def run(settings: dict[str, Any], keep: tuple[int, ...], work: Callable[[], None
     """
     libc.prctl(PR_SET_PDEATHSIG, SIGKILL)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    user = _own_user()
     if os.geteuid() == 0:
-        os.chown(settings["folder"], NOBODY, NOBODY)
+        os.chown(settings["folder"], user, -1)
     if settings["tier"] == "namespaces":
-        _new_namespaces()
+        _new_namespaces(user)
     alive, held = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             os.close(held)
-            _isolate(settings, keep, alive)
+            _isolate(settings, keep, alive, user)
         except BaseException as error:
             os.write(2, f"{type(error).__name__}: {error}".encode())
             os._exit(1)
@@ -114,13 +116,7 @@ def _children() -> list[int]:
     return found
 
 
-def _check(result: int, what: str) -> None:
-    if result != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"{what}: {os.strerror(code)}")
-
-
-def _new_namespaces() -> None:
+def _new_namespaces(user: int) -> None:
     """Leave the machine's namespaces; children get the pid namespace. OSError where kernel or container forbid it.
 
     Root needs no user namespace, and keeps the right to become an ordinary user, whom the limit on processes binds.
@@ -129,26 +125,31 @@ def _new_namespaces() -> None:
     if os.geteuid() == 0:
         if libc.unshare(flags) == 0:
             return
-        _become_nobody()
+        _become_ordinary(user)
     uid, gid = os.geteuid(), os.getegid()
-    _check(libc.unshare(flags | NEWUSER), "unshare")
+    check(libc.unshare(flags | NEWUSER), "unshare")
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         with open(f"/proc/self/{name}", "w") as f:
             f.write(text)
 
 
-def _isolate(settings: dict[str, Any], keep: tuple[int, ...], alive: int) -> None:
+def _isolate(settings: dict[str, Any], keep: tuple[int, ...], alive: int, user: int) -> None:
     os.setsid()
-    folder = settings["folder"]
+    folder, limits = settings["folder"], dict(settings["limits"])
+    namespaces = settings["tier"] == "namespaces"
     with open("/proc/self/oom_score_adj", "w") as f:
         f.write("1000")
-    if settings["tier"] == "namespaces":
-        _private_root(folder, settings["hide"])
+    with open("/proc/self/statm") as f:
+        limits["AS"] += int(f.read().split()[0]) * resource.getpagesize()
+    if namespaces:
+        change_root(folder, settings["hide"])
         folder = "/tmp"
+    elif os.geteuid() != 0:
+        limits["NPROC"] += _tasks_of(os.geteuid())  # all that this user runs counts, and only threads can be added
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(HOME=folder, TMPDIR=folder)
-    _drop_rights()
+    _drop_rights(user)
     libc.prctl(PR_SET_PDEATHSIG, SIGKILL)  # a change of user would clear it
     if select.select([alive], [], [], 0)[0]:
         raise OSError("the supervisor is gone")
@@ -156,75 +157,50 @@ def _isolate(settings: dict[str, Any], keep: tuple[int, ...], alive: int) -> Non
     for fd in (*sorted(keep), MAX_DESCRIPTOR):
         os.closerange(first, fd)
         first = fd + 1
-    _limit(settings["limits"])
-
-
-def _limit(limits: dict[str, int]) -> None:
+    if not namespaces:
+        landlock.confine(needed(), settings["hide"])
     for name, value in limits.items():
-        number = getattr(resource, f"RLIMIT_{name}")
-        resource.setrlimit(number, (value, value))
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+    seccomp.install(namespaces=namespaces)
 
 
-def _become_nobody() -> None:
+def _own_user() -> int:
+    """For root: a user to whom no other process belongs, where this machine or container has so many."""
+    with open("/proc/self/uid_map") as f:
+        spans = [tuple(map(int, line.split())) for line in f]
+    wanted = USERS + os.getpid()
+    return wanted if any(first <= wanted < first + count for first, _, count in spans) else NOBODY
+
+
+def _become_ordinary(user: int) -> None:
     """From root to an ordinary user, whom limits bind. OSError where that user could not import Python's library."""
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.seteuid(NOBODY)
+    os.seteuid(user)
     readable = os.access(os.__file__, os.R_OK, effective_ids=True)
     os.seteuid(0)
     if not readable:
         raise OSError(f"only root can read {os.path.dirname(os.__file__)}: run as an ordinary user")
-    os.setresuid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(user, user, user)
 
 
-def _drop_rights() -> None:
-    """An ordinary user without capabilities, for whom no program can win any back."""
+def _drop_rights(user: int) -> None:
+    """An ordinary user without capabilities, for whom no program can win any back. user: taken if we are root."""
     if os.geteuid() == 0:
-        _become_nobody()
-    _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+        _become_ordinary(user)
+    check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    _check(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+    check(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+    check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")  # nobody else opens its memory
 
 
-def _mount(source: str | None, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
-    texts = [None if text is None else os.fsencode(text) for text in (source, target, kind, options)]
-    _check(libc.mount(texts[0], texts[1], texts[2], ctypes.c_ulong(flags), texts[3]), f"mount {target}")
-
-
-def _private_root(folder: str, hide: list[str]) -> None:
-    """Make `folder` the root of a new mount namespace: libraries read-only, /tmp private, nothing else."""
-    _check(libc.unshare(NEWNS), "unshare")
-    _mount(None, "/", None, MS_REC | MS_PRIVATE)
-    _mount("tmpfs", folder, "tmpfs", MS_NOSUID, "size=1m,mode=755")
-    bound: list[str] = []
-    for path in (*LIBRARIES, os.path.join(sys.base_prefix, "lib"), *sys.path):
-        for step in {path: None, os.path.realpath(path): None}:
-            _bind(step, folder, bound)
-    for path in hide:
-        if os.path.isdir(folder + path):
-            _mount("tmpfs", folder + path, "tmpfs", MS_NOSUID, "size=4k,mode=755")
-    os.mkdir(folder + "/tmp")
-    attributes = (ctypes.c_uint64 * 4)(MS_RDONLY | MS_NOSUID, 0, 0, 0)
-    _check(
-        libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(folder), AT_RECURSIVE, attributes, 32), "mount_setattr"
-    )
-    _mount("tmpfs", folder + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=64m,nr_inodes=4096,mode=1777")
-    os.chdir(folder)
-    _check(libc.pivot_root(b".", b"."), "pivot_root")
-    _check(libc.umount2(b".", MNT_DETACH), "umount")
-
-
-def _bind(path: str, folder: str, bound: list[str]) -> None:
-    if not os.path.exists(path) or any(f"{path}/".startswith(f"{top}/") for top in bound):
-        return
-    target = folder + path
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    if os.path.islink(path):
-        os.symlink(os.readlink(path), target)
-        return
-    if os.path.isdir(path):
-        os.makedirs(target, exist_ok=True)
-    else:
-        os.close(os.open(target, os.O_CREAT | os.O_RDONLY))
-    _mount(path, target, None, MS_BIND | MS_REC)
-    bound.append(path)
+def _tasks_of(user: int) -> int:
+    """How many processes and threads a user has."""
+    count = 0
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == user:
+                count += len(os.listdir(f"/proc/{name}/task"))
+        except OSError:
+            continue
+    return count

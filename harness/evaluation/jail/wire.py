@@ -2,8 +2,9 @@
 
 A tagged binary format rather than JSON, which loses tuples, sets and non-text keys, or pickle, which runs code.
 Decoding makes exact built-in types only, so a value's own `__eq__` or `__hash__` cannot cross: subclasses are flattened
-to the built-in they extend, iterators arrive as iterators over the list of their items, other objects as `Opaque`.
-Keeps: None, bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, range, deque.
+to the built-in they extend, iterators arrive as iterators over the list of their items, other objects as `Handle`.
+Keeps: None, bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, range, deque, and the
+built-in types themselves.
 Does not keep: identity (two references to one list become two lists), cycles, the classes of objects.
 """
 
@@ -12,8 +13,11 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any
+
+TYPE_CHECKING = False  # `typing` would double the time that a sandboxed process takes to start
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
 
 MAX_DEPTH = 150
 MAX_MESSAGE = 32 << 20  # bytes
@@ -27,26 +31,14 @@ class Unsendable(TypeError):
     """A value that has no plain form: an object that is not one of the built-in types, or one nested too deeply."""
 
 
-class Incomparable(Exception):
-    """Something other than truth was asked of an object that could not cross."""
+class Handle:
+    """Stands for an object without a plain form: (class name, truth value, number or name on the candidate's side)."""
 
+    __slots__ = ("_handle",)
+    _handle: tuple[str, bool, int | str]
 
-class Opaque:
-    """Stands for an object without a plain form. It has a truth value; to compare it is an error, never an answer."""
-
-    __slots__ = ("kind", "truth")
-
-    def __init__(self, kind: str, truth: bool) -> None:
-        self.kind, self.truth = kind, truth
-
-    def __bool__(self) -> bool:
-        return self.truth
-
-    def _refuse(self, *_: object) -> bool:
-        raise Incomparable(f"the answer is an object of the class {self.kind}")
-
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
-    __hash__ = None  # type: ignore[assignment]
+    def __init__(self, handle: tuple[str, bool, int | str]) -> None:
+        object.__setattr__(self, "_handle", handle)  # subclasses send attributes elsewhere
 
 
 _SEQUENCES: tuple[tuple[type, bytes, Callable[[Iterable[Any]], Any]], ...] = (
@@ -59,14 +51,20 @@ _SEQUENCES: tuple[tuple[type, bytes, Callable[[Iterable[Any]], Any]], ...] = (
 _MAKERS: dict[bytes, Callable[[Iterable[Any]], Any]] = {tag: make for _, tag, make in _SEQUENCES} | {b"I": iter}
 
 
-def encode(value: Any, *, opaque: bool = False) -> bytes:
-    """Bytes of a value. An object without a plain form becomes `Opaque` if `opaque`, or else `Unsendable` is raised."""
+_TYPES: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, range, type(None))
+}
+
+
+def encode(value: Any, *, handle: Callable[[Any], Handle] | None = None) -> bytes:
+    """Bytes of a value. `handle` makes the handle of an object without a plain form; without it, `Unsendable`."""
     out: list[bytes] = []
-    _encode(value, out, opaque, 0)
+    _encode(value, out, handle, 0)
     return b"".join(out)
 
 
-def _encode(value: Any, out: list[bytes], opaque: bool, depth: int) -> None:
+def _encode(value: Any, out: list[bytes], handle: Callable[[Any], Handle] | None, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise Unsendable("nested too deeply")
     if _encode_scalar(value, out):
@@ -76,9 +74,12 @@ def _encode(value: Any, out: list[bytes], opaque: bool, depth: int) -> None:
         tag, items = plain
         out.append(tag + struct.pack(">I", len(items)))
         for item in items:
-            _encode(item, out, opaque, depth + 1)
-    elif opaque:
-        _text(b"O" if value else b"o", type(value).__name__.encode("utf-8", "replace"), out)
+            _encode(item, out, handle, depth + 1)
+    elif type(value).__base__ is Handle or type(value) is Handle:
+        out.append(b"h")
+        _encode(value._handle, out, None, depth + 1)
+    elif handle is not None:
+        _encode(handle(value), out, None, depth)
     else:
         raise Unsendable(type(value).__name__)
 
@@ -112,6 +113,8 @@ def _encode_scalar(value: Any, out: list[bytes]) -> bool:
         out.append(b"r")
         for number in (value.start, value.stop, value.step):
             _encode_scalar(number, out)
+    elif type(value) is type and _TYPES.get(value.__name__) is value:
+        _text(b"y", value.__name__.encode(), out)
     else:
         return False
     return True
@@ -121,10 +124,13 @@ def _text(tag: bytes, data: bytes, out: list[bytes]) -> None:
     out.append(tag + struct.pack(">I", len(data)) + data)
 
 
-def decode(data: bytes) -> Any:
-    """The value of a whole message. Raises `Malformed` for anything that `encode` could not have made."""
+def decode(data: bytes, found: Callable[[Handle], Any] | None = None) -> Any:
+    """The value of a whole message, each handle replaced by what `found` says.
+
+    Raises `Malformed` for anything that `encode` could not have made.
+    """
     try:
-        value, end = _decode(data, 0, 0)
+        value, end = _decode(data, 0, 0, found or _as_it_is)
     except (struct.error, TypeError, ValueError, OverflowError) as error:
         raise Malformed(str(error)) from None
     if end != len(data):
@@ -132,7 +138,11 @@ def decode(data: bytes) -> Any:
     return value
 
 
-def _decode(data: bytes, at: int, depth: int) -> tuple[Any, int]:
+def _as_it_is(handle: Handle) -> Handle:
+    return handle
+
+
+def _decode(data: bytes, at: int, depth: int, found: Callable[[Handle], Any]) -> tuple[Any, int]:
     if depth > MAX_DEPTH:
         raise Malformed("nested too deeply")
     tag = data[at : at + 1]
@@ -145,10 +155,15 @@ def _decode(data: bytes, at: int, depth: int) -> tuple[Any, int]:
         return complex(*struct.unpack_from(">dd", data, at)), at + 16
     if tag == b"r":
         return _decode_range(data, at, depth)
+    if tag == b"h":
+        handle, at = _decode(data, at, depth + 1, found)
+        if not isinstance(handle, tuple) or [type(part) for part in handle[:2]] != [str, bool] or len(handle) != 3:
+            raise Malformed("no handle")
+        return found(Handle(handle)), at
     (size,) = struct.unpack_from(">I", data, at)
     at += 4
     if tag in _MAKERS or tag == b"D":
-        return _decode_items(tag, size, data, at, depth)
+        return _decode_items(tag, size, data, at, depth, found)
     if len(data) < at + size:
         raise Malformed("cut off")
     return _decode_text(tag, data[at : at + size]), at + size
@@ -163,23 +178,25 @@ def _decode_text(tag: bytes, part: bytes) -> Any:
         return part
     if tag == b"B":
         return bytearray(part)
-    if tag in (b"O", b"o"):
-        return Opaque(part.decode("utf-8", "replace"), tag == b"O")
+    if tag == b"y" and part.decode("utf-8", "replace") in _TYPES:
+        return _TYPES[part.decode()]
     raise Malformed(f"unknown tag {tag!r}")
 
 
 def _decode_range(data: bytes, at: int, depth: int) -> tuple[range, int]:
     parts = []
     for _ in range(3):
-        part, at = _decode(data, at, depth + 1)
+        part, at = _decode(data, at, depth + 1, _as_it_is)
         parts.append(part)
     return range(*parts), at
 
 
-def _decode_items(tag: bytes, size: int, data: bytes, at: int, depth: int) -> tuple[Any, int]:
+def _decode_items(
+    tag: bytes, size: int, data: bytes, at: int, depth: int, found: Callable[[Handle], Any]
+) -> tuple[Any, int]:
     items = []
     for _ in range(size):
-        item, at = _decode(data, at, depth + 1)
+        item, at = _decode(data, at, depth + 1, found)
         items.append(item)
     if tag == b"D":
         return dict(zip(items[::2], items[1::2], strict=True)), at

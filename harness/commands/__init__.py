@@ -1,0 +1,1 @@
+"""What each command does, a module each; `harness.cli` reads the arguments and picks the function."""

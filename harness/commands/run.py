@@ -1,0 +1,42 @@
+"""`harness run`: plan, do what is pending, print the table."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from harness.commands.named import plan_of, store_of, warn
+from harness.commands.plan import print_plan
+from harness.commands.table import print_table
+
+if TYPE_CHECKING:
+    from harness.execute import Asked
+    from harness.plan import Plan
+    from harness.store import Store
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command. 0 when every cell has every number."""
+    from harness.execute import Asked
+
+    store, plan = store_of(args), plan_of(args)
+    if args.dry_run:
+        return print_plan(plan, store, verbose=args.verbose, json_wanted=args.json)
+    asked = Asked(args.matrix, args.set, args.seeds, args.limit, args.runner, args.jobs, args.verbose)
+    return carry_out(plan, plan_of(args, whole=True) if args.only else plan, store, asked, json_wanted=args.json)
+
+
+def carry_out(plan: Plan, whole: Plan, store: Store, asked: Asked, *, json_wanted: bool) -> int:
+    """Do a plan and print its table. whole: the plan of all cells, which is what the run's name stands for."""
+    from harness.execute import execute
+    from harness.replan import keep
+    from harness.runs import save_run, view_of
+
+    store.create()
+    save_run(store, whole)
+    keep(store, whole, asked)
+    good = execute(plan, store, asked)
+    form = "json" if json_wanted else "md"
+    complete = print_table(view_of(plan), store, form=form, keep=len(plan.cells) == len(whole.cells))
+    warn(store)
+    return 0 if good and complete else 1
