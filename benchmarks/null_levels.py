@@ -24,7 +24,7 @@ from harness.evaluation.suite import Task  # noqa: E402
 from tests.every_task import SCORED, Answer, questions, scored, task_or_none  # noqa: E402
 
 TABLE = ROOT / "tests" / "null_levels.yaml"
-ROWS, FEW = 100, 20
+ROWS, FEW = 100, 20  # few where programs are run, worked examples set or expressions simplified
 SLOW = {f"math/{name}" for name in ("gsm8k_base", "gsm8k_tulu3", "math500_base", "olympiadbench", "ocw-stem")}
 ABOVE = 1e-6  # of a level, so that rounding is no finding
 

@@ -328,7 +328,10 @@ class _Resolver:
             return PlannedTask(task, generate, score, overlap=overlap)
         tested = {"calibration": {"regime": task.form.judge.regime(), **(task.judged_by or {})}}
         calibration = Step("judge", key_of("judge", tested), tested)
-        judging = {**scoring, "calibration": calibration.key}
+        judging = {
+            name: part for name, part in scoring.items() if name != "scoring"
+        }  # another scorer asks no judge again
+        judging |= {"judge": task.scoring()["judge"], "calibration": calibration.key}
         judge = Step("judge", key_of("judge", judging), judging, (*needs, ("judge", calibration.key)))
         scoring["judge"] = judge.key
         score = Step("score", key_of("score", scoring), scoring, (*needs, ("judge", judge.key)))

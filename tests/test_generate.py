@@ -116,3 +116,25 @@ def test_the_seconds_of_an_artifact_are_shared_among_its_tasks(
         assert all(r.cost["seconds"] > 0 for r in records)
         rows = [json.loads(line) for r in records for line in r.file("responses.jsonl").read_text().splitlines()]
         assert len({Response.from_json(row).key for row in rows}) == len(rows) == 28
+
+
+def test_a_prompt_that_does_not_fit_is_refused_or_counts_as_wrong_as_the_matrix_says(
+    small: tuple[Plan, Bench], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "small.yaml"
+    asked: dict[str, tuple[int, int, int]] = {}
+    for rule in ("refuse", "wrong"):
+        settings = f"engine={{name: fake, max_model_len: 150, too_long: {rule}}}"
+        plan = make_plan(load_matrix(file, overrides=[settings, "methods=[base]"]), Where())
+        bench = Bench(plan, Store(tmp_path / rule), lambda *_: None)
+        monkeypatch.setattr(harness.engines, "make", lambda name: FakeEngine())
+        code = run_generate(bench, plan.cells)
+        calls = next(t for t in plan.cells[0].tasks if t.task.name == "simple_python").generate
+        record = bench.store.find("generate", calls.key)
+        unsent = record.extra["too_long"] if record else -1
+        asked[rule] = (code, unsent, len(bench.store.finished("generate")))
+    code, unsent, finished = asked["refuse"]
+    assert code == 2 and unsent == -1 and finished < 3
+    assert "simple_python" in capsys.readouterr().err
+    code, unsent, finished = asked["wrong"]
+    assert code == 0 and finished == 3 and 0 < unsent <= 6

@@ -461,7 +461,11 @@ def test_a_table_reads_the_same_from_the_columnar_file_as_from_the_scores(demo: 
             lines = {key: read_samples(r.file("samples.jsonl")) for key, r in records.items() if r}
             write_items(attempt.work / "items.parquet", lines)
             tasks = {
-                key: {"metrics": json.loads(r.file("metrics.json").read_text()), "truncated": r.extra.get("truncated")}
+                key: {
+                    "metrics": json.loads(r.file("metrics.json").read_text()),
+                    "truncated": r.extra.get("truncated"),
+                    "too_long": 0,
+                }
                 for key, r in records.items()
                 if r
             }

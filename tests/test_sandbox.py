@@ -1,26 +1,32 @@
-"""The sandbox: hostile programs never pass, never hurt the machine and never leave a process behind."""
+"""The sandbox: what passes, how each failure is called, what crosses, and what a program can see.
+
+Programs that cheat or do harm are in test_hostile_programs.py.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
-import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from harness.evaluation.jail import wire
-from harness.evaluation.sandbox import Limits, Trial, isolation, judge
+from harness.evaluation.sandbox import Isolation, Limits, Trial, describe, isolation, judge
 from harness.evaluation.verdict import Verdict
 
-QUICK = Limits(cpu_seconds=1, wall_seconds=4.0, memory_bytes=300 << 20)
+QUICK = Limits(cpu_seconds=1, wall_seconds=4.0, memory_bytes=300 << 20, confirm=False)
 TEST = "assert f(2) == 4\nassert f(3) == 9\n"
 SQUARE = "def f(x): return x * x"
-TIERS = [t for t in ("namespaces", "limits") if judge(Trial(SQUARE, ("f",), "", TEST), tier=t).passed]
+TIERS = [t for t in ("namespaces", "filters") if judge(Trial(SQUARE, ("f",), "", TEST), tier=t).passed]
 
 
 def run(program: str, test: str = TEST, *, tier: str = "", limits: Limits = QUICK) -> Verdict:
@@ -104,92 +110,62 @@ def test_each_failure_has_its_name(program: str, outcome: str) -> None:
     assert run(program).outcome == outcome
 
 
-FORGERIES = {
-    "exit with status 0": "import sys\ndef f(x): sys.exit(0)",
-    "exit at once": "import os\nos._exit(0)",
-    "exit in a call": "import os\ndef f(x): os._exit(0)",
-    "always equal": """
-        class Same:
-            def __eq__(self, other): return True
-            def __ne__(self, other): return False
-            def __hash__(self): return 0
-        def f(x): return Same()
-        """,
-    "an int with its own equality": """
-        class Same(int):
-            def __eq__(self, other): return True
-        def f(x): return Same(0)
-        """,
-    "success on every descriptor": """
-        import os
-        from struct import pack
-        body = b"t" + pack(">I", 2) + b"s" + pack(">I", 4) + b"pass" + b"s" + pack(">I", 0)
-        for fd in range(64):
-            try: os.write(fd, pack(">I", len(body)) + body)
-            except OSError: pass
-        """,
-    "success printed": """
-        import sys
-        print("pass"); sys.stderr.write("isolated\\npass"); sys.stdout.flush()
-        def f(x): return 0
-        """,
-    "a patched built-in": """
-        import builtins
-        builtins.AssertionError = type("AssertionError", (SystemExit,), {})
-        builtins.len = lambda x: 4
-        def f(x): return 0
-        """,
-    "the stack walked": """
-        import sys
-        def f(x):
-            frame = sys._getframe()
-            while frame:
-                for value in list(frame.f_locals.values()) + list(frame.f_globals.values()):
-                    if isinstance(value, list): value.append("pass")
-                frame = frame.f_back
-            return 0
-        """,
-    "the test read from memory": """
-        import gc
-        texts = [v for d in gc.get_objects() if isinstance(d, dict) for v in d.values() if isinstance(v, str)]
-        if any("assert f(" + "2) == 4" in text for text in texts):
-            def f(x): return x * x
-        """,
-    "an exception of the test": "def f(x): raise AssertionError",
-    "descriptors closed": "import os\nos.closerange(0, 64)\ndef f(x): return 4",
-    "a flood": "import os\nwhile True:\n    for fd in range(3, 20):\n        try: os.write(fd, b'x' * 65536)\n"
-    "        except OSError: pass",
-    "a huge announced message": "import os\nfor fd in range(3, 9):\n    try: os.write(fd, b'\\xff' * 4)\n"
-    "    except OSError: pass",
-    "a nested answer": "def f(x):\n    a = []\n    for _ in range(100000): a = [a]\n    return a",
-    "an endless answer": "import itertools\ndef f(x): return itertools.count()",
-    "a huge answer": "def f(x): return 'a' * (40 << 20)",
-    "signals to everybody": """
-        import os, signal
-        def f(x):
-            os.kill(-1, signal.SIGKILL)
-            return 0
-        """,
-}
-
-
-@pytest.mark.parametrize("name", FORGERIES)
-def test_a_forged_success_is_not_a_pass(name: str) -> None:
-    if name == "signals to everybody" and isolation().tier != "namespaces":
-        pytest.skip("would reach the machine's other processes")
-    verdict = run(FORGERIES[name])
-    assert verdict.outcome in ("wrong", "exception", "timeout", "memory"), verdict
-
-
-@pytest.mark.parametrize("name", ["always equal", "exit in a call", "the stack walked", "success on every descriptor"])
-def test_forgeries_fail_without_namespaces_too(name: str) -> None:
-    if "limits" not in TIERS:
-        pytest.skip("root cannot hand Python's library to an ordinary user here")
-    assert run(FORGERIES[name], tier="limits").outcome in ("wrong", "exception")
-
-
 def test_an_object_is_unequal_to_everything() -> None:
     assert run("def f(x): return object()", "assert f(1) != f(2)").outcome == "wrong"
+
+
+CLASSES = """
+    class Node:
+        def __init__(self, value): self.value, self.left = value, None
+        def __eq__(self, other): return True
+        def __str__(self): return "node"
+        def double(self): return 2 * self.value
+        def __bool__(self): return self.value != 0
+    def depth(node): return 0 if node is None else 1 + depth(node.left)
+    def f(value): return Node(value)
+    """
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "a = Node(1); a.left = Node(2); a.left.left = f(3)\nassert depth(a) == 3 and a.left.left.value == 3",
+        "assert f(4).double() == 8 and f(1).left is None",
+        "a = f(1); a.value = 7\nassert a.value == 7",
+        "assert f(1) and not f(0)",
+        "assert [n.value for n in map(f, (1, 2))] == [1, 2]",
+        "try: f(1).missing\nexcept AttributeError: pass\nelse: assert False",
+    ],
+)
+def test_objects_of_its_own_classes_can_be_made_used_and_passed_back(test: str) -> None:
+    verdict = judge(Trial(textwrap.dedent(CLASSES), ("Node", "depth", "f"), "", test), QUICK)
+    assert verdict.passed, verdict
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "assert f(1) == f(1)",
+        "assert not f(1) != f(2)",
+        "a = f(1)\nassert a == 1",
+        "assert [f(1)] == [f(1)]",
+        "assert (f(1), 2) == (f(1), 2)",
+        "assert str(f(1)) == str(f(1))",
+        "assert repr(f(1)) == repr(f(2))",
+        "assert f'{f(1)}' == f'{f(1)}'",
+        "assert f(1) in [f(1)]",
+        "assert len({f(1), f(1)}) == 1",
+        "assert max(f(1), f(2))",
+        "import copy\nassert copy.copy(f(1)) == f(1)",
+        "import pickle\nassert pickle.dumps(f(1)) == pickle.dumps(f(1))",
+        "try: assert f(1) == f(1)\nexcept BaseException: pass",
+        "assert f(1) is f(1)",
+        "assert Node == Node",
+    ],
+)
+def test_two_of_its_objects_compared_are_never_a_pass(test: str) -> None:
+    verdict = judge(Trial(textwrap.dedent(CLASSES), ("Node", "depth", "f"), "", test), QUICK)
+    assert verdict.outcome == "wrong", verdict
 
 
 def test_a_test_that_swallows_exceptions_does_not_pass_a_dead_program() -> None:
@@ -229,54 +205,50 @@ def test_bytes_that_are_no_message_are_refused(data: bytes) -> None:
         wire.decode(data)
 
 
-@pytest.mark.parametrize("tier", TIERS)
-def test_a_fork_bomb_is_contained(tier: str) -> None:
-    program = """
-        import os
-        def f(x):
-            made = 0
-            while True:
-                try:
-                    if os.fork() == 0:
-                        while True: pass
-                    made += 1
-                except OSError:
-                    raise RuntimeError(made)
-        """
-    began = time.monotonic()
-    verdict = run(program, tier=tier)
-    assert verdict.outcome == "exception" and int(verdict.detail.split(": ")[1]) <= QUICK.processes, verdict
-    assert time.monotonic() - began < 8
+def test_it_says_what_it_does_not_stop() -> None:
+    for tier in ("namespaces", "filters", "none"):
+        assert describe(Isolation(tier)).startswith(tier) and "not stopped: kernel exploits" in describe()
 
 
-@pytest.mark.parametrize("tier", TIERS)
-def test_no_process_survives(tier: str) -> None:
-    program = """
-        import os, time
-        def f(x):
-            if os.fork() == 0:
-                os.setsid()
-                if os.fork() == 0: time.sleep(777)
-                os._exit(0)
-            return x * x
-        """
-    before = marked("jail.start")
-    assert run(program, tier=tier).passed
-    assert marked("jail.start") == before
+def wasteful(seconds: float) -> str:
+    return f"""
+import time
+def f(x):
+    end = time.process_time() + {seconds}
+    while time.process_time() < end: pass
+    return x * x
+"""
+
+
+@pytest.mark.parametrize(("reference", "outcome"), [(0.5, "pass"), (0.0, "timeout")])
+def test_a_slow_reference_gives_a_slow_program_more_time(reference: float, outcome: str) -> None:
+    limits = Limits(cpu_seconds=1, wall_seconds=20.0)
+    trial = Trial(wasteful(1.2), ("f",), "", "assert f(2) == 4", wasteful(reference))
+    assert judge(trial, limits).outcome == outcome
+
+
+def test_a_timeout_counts_only_if_it_happens_again_alone() -> None:
+    limits = Limits(wall_seconds=1.0)
+    sleepy = Trial("import time\ndef f(x): time.sleep(9)", ("f",), "", "f(1)")
+    beside = Trial("import time\ndef f(x): time.sleep(0.3)", ("f",), "", "f(1)")
+    alone, done = threading.Event(), []
+
+    def others() -> None:
+        while not alone.is_set():
+            done.append((judge(beside, limits), time.monotonic()))
+
+    with ThreadPoolExecutor(3) as pool:
+        pool.submit(others)
+        pool.submit(others)
+        verdict = judge(sleepy, limits)
+        alone.set()
+    ends = sorted(end for _, end in done)
+    assert verdict.outcome == "timeout" and all(v.passed for v, _ in done)
+    assert max(later - earlier for earlier, later in itertools.pairwise(ends)) > 1.0  # while it ran alone
 
 
 @pytest.mark.skipif("namespaces" not in TIERS, reason="needs namespaces")
 class TestNamespaces:
-    def test_the_network_is_refused(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-            program = f"import socket\ndef f(x): return socket.create_connection(('127.0.0.1', {port}), 2)"
-            verdict = run(program)
-            server.settimeout(0.2)
-            with pytest.raises(TimeoutError):
-                server.accept()
-        assert verdict.outcome == "forbidden"
-
     def test_nothing_outside_can_be_read_or_written(self, tmp_path: Path) -> None:
         open_to_all = tmp_path / "open"
         open_to_all.mkdir()
@@ -325,19 +297,22 @@ class TestNamespaces:
 
 
 def test_nothing_outlives_a_scorer_that_is_killed(tmp_path: Path) -> None:
-    code = (
-        "from harness.evaluation.sandbox import *\n"
-        "judge(Trial('import time\\ntime.sleep(99)', ('f',), '', 'f(1)'), Limits(wall_seconds=99))\n"
-    )
-    before = set(marked("jail.start"))
-    scorer = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)})
-    deadline = time.monotonic() + 10
-    while len(set(marked("jail.start")) - before) < 4 and time.monotonic() < deadline:
+    mark = f"harness-sandbox-mark-{uuid.uuid4().hex}"
+    code = f"""
+import harness.evaluation.sandbox as s
+s._START += "  # {mark}"
+s.judge(s.Trial("import time\\ntime.sleep(99)", ("f",), "", "f(1)"), s.Limits(wall_seconds=99), tier={TIERS[0]!r})
+"""
+    path = tmp_path / "scorer.py"
+    path.write_text(code)
+    scorer = subprocess.Popen([sys.executable, str(path)], env={**os.environ, "TMPDIR": str(tmp_path)})
+    deadline = time.monotonic() + 20
+    while len(marked(mark)) < 4 and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert len(set(marked("jail.start")) - before) == 4  # two supervisors, candidate and checker
+    assert len(marked(mark)) == 4  # two supervisors, candidate and checker
     scorer.kill()
     scorer.wait()
     deadline = time.monotonic() + 5
-    while set(marked("jail.start")) - before and time.monotonic() < deadline:
+    while marked(mark) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert set(marked("jail.start")) <= before
+    assert marked(mark) == []

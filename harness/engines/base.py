@@ -93,10 +93,11 @@ class EngineSpec:
     name: str = "vllm"
     dtype: str = "bfloat16"
     max_model_len: int = 2048
+    too_long: str = "refuse"  # or "wrong": such a prompt is not sent, and its answer is the finish "too_long"
     memory: float = field(default=1.0, compare=False)  # GiB of KV cache on a CPU
 
     def identity(self) -> dict[str, Any]:
-        return {"name": self.name, "dtype": self.dtype, "max_model_len": self.max_model_len}
+        return {"name": self.name, "dtype": self.dtype, "max_model_len": self.max_model_len, "too_long": self.too_long}
 
 
 @dataclass(frozen=True)

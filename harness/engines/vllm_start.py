@@ -60,7 +60,7 @@ def start(folder: Path, spec: EngineSpec, limit: int, tokenizer: Path | None = N
         except ModuleNotFoundError as error:
             raise MissingExtra(error.name or "vllm", "the engine `vllm`", INSTALL_VLLM) from error
         _log_warnings()
-        _skip_ranks()
+        _only_numbers()
         on_cpu = {"enforce_eager": True, "kv_cache_memory_bytes": int(spec.memory * 2**30), "max_num_seqs": SEQUENCES}
         try:
             return LLM(
@@ -103,12 +103,12 @@ def repack_tied(model: Any) -> None:
         seen.add(weight.data_ptr())
 
 
-def _skip_ranks() -> None:
-    """Let vLLM give the log-probability of a sampled token without its rank among the vocabulary, which nobody asks for.
+def _only_numbers() -> None:
+    """Let vLLM give log-probabilities without what nobody asks for: a sampled token's rank, and every token's text.
 
-    On a CPU, counting ranks is most of what the log-probability costs: with 64 sequences of a model of 135M parameters
-    a step took 60 ms with it, 44 ms without, and 42 ms without log-probabilities (of the main thread, median).
+    On a CPU these are most of what log-probabilities cost; `benchmarks/evaluation.py` shows what is left.
     """
+    from vllm.v1.engine import logprobs as texts
     from vllm.v1.outputs import LogprobsTensors
     from vllm.v1.sample.sampler import Sampler
 
@@ -123,6 +123,7 @@ def _skip_ranks() -> None:
         return LogprobsTensors(ids.int(), logprobs.gather(-1, ids), token_ids.new_zeros(len(token_ids)))
 
     Sampler.gather_logprobs = staticmethod(gather)
+    texts.convert_ids_list_to_tokens = lambda _, ids: [""] * len(ids)
 
 
 def _log_warnings() -> None:

@@ -46,7 +46,7 @@ from harness.evaluation.verdict import Verdict
 _START = "import sys; sys.path.append(sys.argv.pop()); from jail.start import main; sys.path.pop(); main()"
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}  # the order of sets must be the same in both processes
 _READY = b"isolated\n"
-_PATIENCE = 10.0  # seconds that a supervisor may take to end its processes
+_PATIENCE = 30.0  # seconds that a process may take to start, and to end
 _FACTOR = 6  # times the reference's CPU time
 _REFERENCE_SECONDS = 20  # of CPU at most
 _TIERS = {
@@ -67,7 +67,8 @@ class Limits:
     memory_bytes: int = 1 << 30  # address space of one process, above what the interpreter takes
     file_bytes: int = 16 << 20
     descriptors: int = 64
-    processes: int = 32  # and threads, of the user that candidates run as
+    processes: int = 32  # and threads, of one candidate
+    confirm: bool = True  # a timeout is run again, alone, before it counts
 
     def resources(self) -> dict[str, int]:
         """By the name of the resource limit (setrlimit(2))."""
@@ -137,7 +138,7 @@ def judge(trial: Trial, limits: Limits | None = None, *, tier: str = "") -> Verd
     limits, tier = limits or Limits(), tier or isolation().tier
     with _turn(alone=False):
         verdict = _run(trial, limits, tier).verdict
-    if verdict.outcome != "timeout":
+    if verdict.outcome != "timeout" or not limits.confirm:
         return verdict
     with _turn(alone=True):
         return _run(trial, _by_reference(trial, limits, tier), tier).verdict
@@ -184,6 +185,8 @@ def _run(trial: Trial, limits: Limits, tier: str) -> _Ran:
             fd.close()
         os.close(verdict_out)
         verdict_out = -1
+        for box in boxes:
+            box.wait_until_isolated()
         said = _read(verdict_in, time.monotonic() + limits.wall_seconds)
     except (OSError, wire.Malformed) as error:
         return _Ran(Verdict("sandbox-error", f"the sandbox does not start: {error}"), 0.0)
@@ -241,6 +244,7 @@ class _Box:
     """One sandboxed process and its supervisor; after `end`, what became of it."""
 
     cpu_seconds = 0.0
+    said = b""  # to standard error
 
     def __init__(self, role: str, fds: tuple[int, ...]) -> None:
         self.role = role
@@ -266,6 +270,13 @@ class _Box:
         message = wire.encode({"settings": settings, "role": self.role, **fields})
         wire.send(cast("io.FileIO", self.process.stdin).fileno(), message)
 
+    def wait_until_isolated(self) -> None:
+        """Until the process has said so, or is gone, so that the time it takes to start is not the program's."""
+        errors = cast("io.FileIO", self.process.stderr).fileno()
+        poll = select.poll()
+        poll.register(errors, select.POLLIN)
+        self.said = os.read(errors, 1 << 12) if poll.poll(1000 * _PATIENCE) else b""
+
     def end(self) -> None:
         """Close the supervisor's pipe, on which it ends everything inside, and wait until it has."""
         try:
@@ -273,6 +284,7 @@ class _Box:
         except subprocess.TimeoutExpired:
             self.process.kill()  # what is inside dies with its supervisor
             report, errors = self.process.communicate()
+        errors = self.said + errors
         shutil.rmtree(self.folder, ignore_errors=True)
         self.isolated = errors.startswith(_READY)
         self.complaint = errors.decode("utf-8", "replace").strip()[-500:] or f"status {self.process.returncode}"

@@ -95,11 +95,16 @@ class TrainBlock(TrainSettings):
 
 
 class EngineSettings(Strict):
-    """The matrix's `engine:`. max_model_len: tokens of prompt and answer.  memory: GiB of KV cache on a CPU."""
+    """The matrix's `engine:`.
+
+    max_model_len: tokens of prompt and answer.  too_long: a prompt that leaves no room for an answer ends the step with
+    an error ("refuse"), or is not sent and counts as a wrong answer ("wrong"). memory: GiB of KV cache on a CPU.
+    """
 
     name: str = "vllm"
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     max_model_len: int = Field(default=2048, gt=0)
+    too_long: Literal["refuse", "wrong"] = "refuse"
     memory: float = Field(default=1.0, gt=0)
 
 

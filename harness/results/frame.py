@@ -81,7 +81,8 @@ class CellView:
 class Result:
     """One cell on one task. state "ok" has a value in the metric's own unit; for the others `reason` says why not.
 
-    others: the task's other metrics.  truncated: share of the answers that the token limit cut, 0 to 1.
+    others: the task's other metrics.  truncated: share of the answers that the token limit cut, 0 to 1.  too_long:
+    prompts that did not fit the context and count as wrong.
     seen: items whose question occurs in the training data; None where nobody looked.
     """
 
@@ -92,6 +93,7 @@ class Result:
     n: int | None = None
     samples: Samples | None = None
     truncated: float | None = None
+    too_long: int = 0
     others: Mapping[str, float] = field(default_factory=dict)
     seen: frozenset[str] | None = None
 
@@ -182,6 +184,7 @@ class _Score:
     metrics: Mapping[str, Any]
     samples: Mapping[str, Samples]
     truncated: float | None
+    too_long: int
 
 
 def _scores(cell: CellView, store: Store, known: KnownItems) -> dict[str, _Score]:
@@ -195,6 +198,7 @@ def _scores(cell: CellView, store: Store, known: KnownItems) -> dict[str, _Score
                 task["metrics"],
                 {metric: found for (of, metric), found in samples.items() if of == key},
                 task["truncated"],
+                task["too_long"] or 0,
             )
             for key, task in packed.extra["tasks"].items()
         }
@@ -203,7 +207,9 @@ def _scores(cell: CellView, store: Store, known: KnownItems) -> dict[str, _Score
         if record := store.find("score", key):
             metrics = json.loads(record.file("metrics.json").read_text())
             samples_of = by_metric(read_samples(record.file("samples.jsonl")), known)
-            found[key] = _Score(record.path, metrics, samples_of, record.extra.get("truncated"))
+            found[key] = _Score(
+                record.path, metrics, samples_of, record.extra.get("truncated"), record.extra.get("too_long") or 0
+            )
     return found
 
 
@@ -259,7 +265,7 @@ def _scored(task: TaskView, score: _Score) -> Result:
         return Result(task, "failed", f"{task.primary} is not a number", others=values)
     value = values.pop(task.primary)
     n = score.metrics[task.primary]["n"]
-    return Result(task, "ok", "", value, n, score.samples.get(task.primary), score.truncated, values)
+    return Result(task, "ok", "", value, n, score.samples.get(task.primary), score.truncated, score.too_long, values)
 
 
 def _seen(task: TaskView, store: Store) -> frozenset[str] | None:

@@ -172,6 +172,8 @@ def _entry(results: Sequence[Result | None], against: Sequence[Result | None]) -
     if expected is not None and estimate.n != expected:
         notes.append(f"{estimate.n} of {expected} items scored")
     notes += _seen_note(found)
+    if unasked := sum(r.too_long for r in found):
+        notes.append(f"{unasked} prompts did not fit the context and count as wrong")
     shares = [r.truncated for r in found if r.truncated is not None]
     return Entry(
         "ok" if estimate.value is not None else "failed",

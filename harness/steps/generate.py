@@ -21,7 +21,7 @@ from typing import Any
 
 from harness.data.models import harness_cache, materialise
 from harness.digest import digest
-from harness.engines.base import Artifact, Engine, Request
+from harness.engines.base import Artifact, Engine, EngineSpec, Request, Response
 from harness.errors import HarnessError
 from harness.evaluation.task import Task
 from harness.plan import PlannedCell, PlannedTask
@@ -137,6 +137,8 @@ def _generate_cell(
         for following in upcoming:
             _prepare_ahead(bench, served, following)
         answering = [Answering(t, attempt, cell.stack, served.asked[t.task.name]) for t, attempt in held]
+        for a in answering:
+            attempts.callback(a.file.close)
         how = {"engine_start_seconds": served.start_seconds, "activation": asdict(activation)}
         _answer_all(bench, served.engine, cell, answering, how)
 
@@ -180,6 +182,10 @@ def _answer_all(
         for key, request in a.missing.items():
             who.setdefault(request.key, []).append((a, key))
             wanted[request.key] = request
+    if bench.plan.engine.too_long == "wrong":
+        for request in [r for r in wanted.values() if _too_long(engine, bench.plan.engine, r)]:
+            for a, key in who[wanted.pop(request.key).key]:
+                a.add(key, Response(key, finish="too_long"))
     order = sorted(wanted.values(), key=lambda r: -r.max_tokens)
     since = _publish(answering, time.monotonic(), how)
     try:
@@ -195,6 +201,11 @@ def _answer_all(
         if names:
             error.where = f"{cell.name}, task {' and '.join(names)}"
         raise
+
+
+def _too_long(engine: Engine, spec: EngineSpec, request: Request) -> bool:
+    """A choice among answers cannot count as wrong without being made, so its prompt is for the engine to refuse."""
+    return request.kind == "generate" and engine.prompt_tokens(request) >= spec.max_model_len
 
 
 def _publish(answering: Sequence[Answering], since: float, how: dict[str, Any]) -> float:

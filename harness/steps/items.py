@@ -36,7 +36,7 @@ def _pack(store: Store, step: Step) -> None:
         tasks = {
             score: {
                 "metrics": json.loads(record.file("metrics.json").read_text()),
-                "truncated": record.extra.get("truncated"),
+                **{name: record.extra.get(name) for name in ("truncated", "too_long")},
             }
             for score, record in scored.items()
         }

@@ -67,7 +67,9 @@ class Answering:
             "generated_tokens": sum(r.generated_tokens for r in answers),
         }
         cut = sum(r.finish == "length" for r in answers) / max(1, len(self.sent))
-        extra = {"requests": len(self.sent), "resumed": self.resumed, "truncated": cut, **how}
+        unasked = sum(r.finish == "too_long" for r in answers)
+        counts = {"requests": len(self.sent), "resumed": self.resumed, "too_long": unasked}
+        extra = {**counts, "truncated": cut, **how}
         self.attempt.publish(cost=cost, extra=extra)
 
 

@@ -36,7 +36,8 @@ def _score(bench: Bench, cell: PlannedCell, planned: PlannedTask) -> None:
             scored = judged_answers(planned, scored, bench.finished("judge", planned.judge.key))
         write_lines(attempt.work / "samples.jsonl", scored.samples)
         (attempt.work / "metrics.json").write_text(json.dumps(scored.metrics, indent=1, sort_keys=True))
-        extra = {"truncated": generated.extra["truncated"], "sums": sums(scored.samples)}
+        ends = {name: generated.extra.get(name) for name in ("truncated", "too_long")}
+        extra = {**ends, "sums": sums(scored.samples)}
         attempt.publish(cost={"seconds": time.monotonic() - started}, extra=extra)
 
 

@@ -1,8 +1,9 @@
 """Heads: a classifier or a regression trained on a model for one task, and what it says of other rows.
 
 The model is opened by `transformers` as a sequence classifier: an encoder by the token its family pools, a causal model
-by an end token after the row, since how a row happens to end should not count. Everything is in fp32, and the same recipe, rows and seed give the same numbers. Nothing
-is stored here, no checkpoint is written, and what the outputs mean is the caller's business.
+by an end token after the row, since how a row happens to end should not count. Everything is in fp32, and the same
+recipe, rows and seed give the same numbers. Nothing is stored here, no checkpoint is written, and what the outputs mean
+is the caller's business.
 """
 
 from __future__ import annotations
