@@ -123,6 +123,11 @@ def isolation() -> Isolation:
     return Isolation("none", why)
 
 
+def used() -> str:
+    """The tier in which this process has run programs, "" if it has run none; recorded with the scores."""
+    return isolation().tier if isolation.cache_info().currsize else ""
+
+
 def describe(found: Isolation | None = None) -> str:
     """What the sandbox of this machine stops and what it does not, in one line."""
     found = found or isolation()

@@ -6,6 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
+from harness.evaluation import sandbox
 from harness.methods.base import overrides
 from harness.plan import PlannedCell, PlannedTask
 from harness.results.items import sums
@@ -37,7 +38,7 @@ def _score(bench: Bench, cell: PlannedCell, planned: PlannedTask) -> None:
         write_lines(attempt.work / "samples.jsonl", scored.samples)
         (attempt.work / "metrics.json").write_text(json.dumps(scored.metrics, indent=1, sort_keys=True))
         ends = {name: generated.extra.get(name) for name in ("truncated", "too_long")}
-        extra = {**ends, "sums": sums(scored.samples)}
+        extra = {**ends, "sums": sums(scored.samples), "sandbox": sandbox.used()}
         attempt.publish(cost={"seconds": time.monotonic() - started}, extra=extra)
 
 
