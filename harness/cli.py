@@ -128,7 +128,7 @@ def _results(verb: Verb) -> None:
     verb("status", "status:status", text, "demo", _run_or_matrix, _selection, _store, _output)
     text = "the results of a matrix or run"
     table = verb("table", "table:table", text, "demo --format csv -o demo.csv", _run_or_matrix, _selection, _store)
-    table.add_argument("--format", choices=("md", "csv", "csv-long", "json"), default="md")
+    table.add_argument("--format", choices=("md", "tasks", "csv", "csv-long", "json"), default="md")
     table.add_argument("--json", dest="format", action="store_const", const="json", help="short for --format json")
     table.add_argument("--strict", action="store_true", help="refuse columns that hold more than one protocol")
     table.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of printing")

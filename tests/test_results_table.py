@@ -497,3 +497,14 @@ def test_items_that_occur_in_the_training_data_are_counted_and_left_out_beside_t
     (note,) = [n for n in entry(table, 1, "made_math").notes if "training" in n]
     assert note == "contaminated: 40 of 100 items occur in the training data; without them 0.0 [0.0, 6.0]"
     assert not any("training" in n for n in entry(table, 2, "made_math").notes)
+
+
+def test_a_table_of_many_tasks_has_one_line_a_task(demo: World) -> None:
+    text = demo.table().markdown_by_task()
+    header = next(line for line in text.splitlines() if line.startswith("| suite"))
+    assert "base" in header and "sft seconds" in header
+    (line,) = [line for line in text.splitlines() if "| made_math" in line]
+    cells = [cell.strip() for cell in line.split("|")]
+    assert cells[5].startswith("2.0 [0.6, 7.0]") and cells[8].startswith("31.0 [22.8, 40.6]")
+    assert cells[12] == "31", "the share of lora's answers that was cut"
+    assert sum(line.startswith("| ") for line in text.splitlines()) == 2 + len(demo.table().columns)

@@ -44,7 +44,13 @@ def print_table(
         console = Console()
         console.print(made.terminal(width=console.width))
         return not frame.incomplete
-    text = {"md": made.markdown, "csv": made.csv, "csv-long": made.csv_long, "json": made.json}[form]()
+    text = {
+        "md": made.markdown,
+        "tasks": made.markdown_by_task,
+        "csv": made.csv,
+        "csv-long": made.csv_long,
+        "json": made.json,
+    }[form]()
     if output:
         write(output, text)
     else:

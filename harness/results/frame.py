@@ -83,7 +83,7 @@ class Result:
 
     others: the task's other metrics.  truncated: share of the answers that the token limit cut, 0 to 1.  too_long:
     prompts that did not fit the context and count as wrong.
-    seen: items whose question occurs in the training data; None where nobody looked.
+    seen: items whose question occurs in the training data; None where nobody looked.  seconds: of answering.
     """
 
     task: TaskView
@@ -96,6 +96,7 @@ class Result:
     too_long: int = 0
     others: Mapping[str, float] = field(default_factory=dict)
     seen: frozenset[str] | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,12 @@ def _cell(cell: CellView, store: Store, known: KnownItems) -> CellResult:
     blocked = _blocked(cell, trained, store)
     scores = _scores(cell, store, known)
     results = tuple(
-        replace(_result(task, scores.get(task.key), blocked, store), seen=_seen(task, store)) for task in cell.scores
+        replace(
+            _result(task, scores.get(task.key), blocked, store),
+            seen=_seen(task, store),
+            seconds=record.cost.get("seconds") if (record := generated.get(task.generate)) else None,
+        )
+        for task in cell.scores
     )
     state, reason = _overall(results, blocked)
     view = replace(cell, notes=(*cell.notes, *_served(generated.values())))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.results.columns import Column
 from harness.results.frame import Cost
 from harness.results.stats import Estimate
-from harness.results.table import Entry, Row, Table, row_label
+from harness.results.table import CUT, Entry, Row, Table, row_label
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -49,6 +49,29 @@ def markdown(table: Table, *, width: int = 120) -> str:
     notes = [_escape(note) for note in table.notes]
     marks = [f"{str(n).translate(SUPERSCRIPTS)} {_escape(text)}" for text, n in footnotes.numbers.items()]
     return "\n\n".join([*parts, "\n".join(f"- {line}" for line in [*notes, *marks])]) + "\n"
+
+
+def by_task(table: Table) -> str:
+    """One line a column of the table; for every row its value, the share of cut answers and the seconds."""
+    footnotes = Footnotes()
+    several = len(table.rows) > 1
+    header: tuple[str, ...] = ("suite", "task", "metric", "n")
+    for row in table.rows:
+        name = f"{row_label(row)} " if several else ""
+        header = (*header, row_label(row) if several else "score", f"{name}cut %", f"{name}seconds")
+    lines = []
+    for place, column in enumerate(table.columns):
+        line: tuple[str, ...] = (column.suite, _label(column), column.metric, _count(table.rows, place))
+        for entry in (row.entries[place] for row in table.rows):
+            notes = tuple(n for n in (*column.notes, *entry.notes) if not n.startswith(CUT))
+            cut = DASH if entry.truncated is None else f"{100 * entry.truncated:.0f}"
+            seconds = DASH if entry.seconds is None else f"{entry.seconds:.1f}"
+            line = (*line, _value(replace(entry, notes=notes), column, footnotes), cut, seconds)
+        lines.append(line)
+    model = f" of {table.rows[0].model}" if len({row.model for row in table.rows}) == 1 else ""
+    parts = [_markdown_section(Section(f"Scores{model}", header, tuple(lines), 3))]
+    marks = [f"{str(n).translate(SUPERSCRIPTS)} {_escape(text)}" for text, n in footnotes.numbers.items()]
+    return "\n\n".join([*parts, "\n".join(f"- {x}" for x in [*map(_escape, table.notes), *marks])]) + "\n"
 
 
 def terminal(table: Table, *, width: int = 120) -> RenderableType:

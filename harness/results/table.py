@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 Level = Literal["method", "cell"]
+CUT = "answers cut by the token limit: "
 TRUNCATED = 0.02  # share of cut answers above which a number is marked
 
 
@@ -32,6 +33,7 @@ class Entry:
     estimate: Estimate | None = None
     difference: Estimate | None = None
     truncated: float | None = None
+    seconds: float | None = None
     others: tuple[tuple[str, float], ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -71,6 +73,12 @@ class Table:
         from harness.results import render
 
         return render.markdown(self, width=width)
+
+    def markdown_by_task(self) -> str:
+        """For people, where there are more columns than rows: one line a column, one value a row."""
+        from harness.results import render
+
+        return render.by_task(self)
 
     def terminal(self, *, width: int = 120) -> RenderableType:
         """For a rich console that is `width` columns wide."""
@@ -181,9 +189,15 @@ def _entry(results: Sequence[Result | None], against: Sequence[Result | None]) -
         estimate if estimate.value is not None else None,
         stats.difference(found, base) if base else None,
         sum(shares) / len(shares) if shares else None,
+        _mean_or_none([r.seconds for r in found]),
         tuple(sorted(found[0].others.items())) if len(results) == 1 else (),
         tuple(notes),
     )
+
+
+def _mean_or_none(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if values and len(known) == len(values) else None
 
 
 def _seen_note(found: Sequence[Result]) -> list[str]:
@@ -256,7 +270,7 @@ def _mark_truncated(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]
         if entry.truncated is not None and entry.truncated > TRUNCATED
     ]
     listed = ", ".join(f"{row_label(row)} {columns[place].label} {100 * share:.0f} %" for row, place, share in cut)
-    note = f"answers cut by the token limit: {listed}"
+    note = f"{CUT}{listed}"
     marked = {(id(row), place) for row, place, _ in cut}
     return [
         replace(
