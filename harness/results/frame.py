@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -78,12 +79,21 @@ class CellView:
 
 
 @dataclass(frozen=True)
+class Overlap:
+    """What of a test set occurs in the training data. items: as in `Samples`.  rules: items by the rule that found
+    their question."""
+
+    items: frozenset[str]
+    rules: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Result:
     """One cell on one task. state "ok" has a value in the metric's own unit; for the others `reason` says why not.
 
     others: the task's other metrics.  truncated: share of the answers that the token limit cut, 0 to 1.  too_long:
     prompts that did not fit the context and count as wrong.
-    seen: items whose question occurs in the training data; None where nobody looked.  seconds: of answering.
+    overlap: with the training data; None where nobody looked.  seconds: of answering.
     """
 
     task: TaskView
@@ -95,7 +105,7 @@ class Result:
     truncated: float | None = None
     too_long: int = 0
     others: Mapping[str, float] = field(default_factory=dict)
-    seen: frozenset[str] | None = None
+    overlap: Overlap | None = None
     seconds: float | None = None
 
 
@@ -163,7 +173,7 @@ def _cell(cell: CellView, store: Store, known: KnownItems) -> CellResult:
     results = tuple(
         replace(
             _result(task, scores.get(task.key), blocked, store),
-            seen=_seen(task, store),
+            overlap=_overlap(task, store),
             seconds=record.cost.get("seconds") if (record := generated.get(task.generate)) else None,
         )
         for task in cell.scores
@@ -274,12 +284,13 @@ def _scored(task: TaskView, score: _Score) -> Result:
     return Result(task, "ok", "", value, n, score.samples.get(task.primary), score.truncated, score.too_long, values)
 
 
-def _seen(task: TaskView, store: Store) -> frozenset[str] | None:
-    """Names of items, as in `Samples`."""
+def _overlap(task: TaskView, store: Store) -> Overlap | None:
     record = store.find("overlap", task.overlap) if task.overlap else None
     if record is None:
         return None
-    return frozenset(line["item"] for line in read_samples(record.file("hits.jsonl")) if line["question"])
+    found = [line for line in read_samples(record.file("hits.jsonl")) if line["question"]]
+    rules = Counter(rule for line in found for rule in line["question"]["rules"])
+    return Overlap(frozenset(line["item"] for line in found), dict(sorted(rules.items())))
 
 
 def _is_number(value: Any) -> bool:

@@ -179,7 +179,7 @@ def _entry(results: Sequence[Result | None], against: Sequence[Result | None]) -
     expected = found[0].task.items
     if expected is not None and estimate.n != expected:
         notes.append(f"{estimate.n} of {expected} items scored")
-    notes += _seen_note(found)
+    notes += _overlap_note(found)
     if unasked := sum(r.too_long for r in found):
         notes.append(f"{unasked} prompts did not fit the context and count as wrong")
     shares = [r.truncated for r in found if r.truncated is not None]
@@ -200,18 +200,18 @@ def _mean_or_none(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if values and len(known) == len(values) else None
 
 
-def _seen_note(found: Sequence[Result]) -> list[str]:
+def _overlap_note(found: Sequence[Result]) -> list[str]:
     """What of the test set occurs in the training data, and the score on the rest of it."""
-    seen = found[0].seen
-    if not seen or found[0].samples is None:
+    overlap, samples = found[0].overlap, found[0].samples
+    if overlap is None or samples is None:
         return []
-    items = len(found[0].samples.items)
-    known = sum(item in seen for item in found[0].samples.items)
+    known = sum(item in overlap.items for item in samples.items)
     if not known:
         return []
-    loud = "contaminated: " if known > contamination.MARK * items else ""
-    note = f"{loud}{known} of {items} items occur in the training data"
-    rest = stats.without(found, seen)
+    loud = "overlap above 1 %: " if known > contamination.MARK * len(samples.items) else ""
+    how = ", ".join(f"{rule} {n}" for rule, n in overlap.rules.items())
+    note = f"{loud}{known} of {len(samples.items)} items share text with the training data ({how})"
+    rest = stats.without(found, overlap.items)
     clean = stats.mean(rest) if rest else None
     if clean is None or clean.value is None or clean.low is None or clean.high is None:
         return [note]
@@ -269,8 +269,14 @@ def _mark_truncated(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]
         for place, entry in enumerate(row.entries)
         if entry.truncated is not None and entry.truncated > TRUNCATED
     ]
-    listed = ", ".join(f"{row_label(row)} {columns[place].label} {100 * share:.0f} %" for row, place, share in cut)
-    note = f"{CUT}{listed}"
+    first: dict[tuple[str, str, str], str] = {}  # metrics of one task share its answers, which are listed once
+    for c in columns:
+        first.setdefault((c.suite, c.task, c.protocol), c.label)
+    named = ((row, columns[place], share) for row, place, share in cut)
+    listed = dict.fromkeys(
+        f"{row_label(row)} {first[c.suite, c.task, c.protocol]} {100 * share:.0f} %" for row, c, share in named
+    )
+    note = f"{CUT}{', '.join(listed)}"
     marked = {(id(row), place) for row, place, _ in cut}
     return [
         replace(
