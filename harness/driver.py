@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 from harness.machine import gpus
 from harness.pending import Todo
-from harness.plan import Plan, PlannedCell, Route, Step
+from harness.plan import Plan
+from harness.planned import PlannedCell, Route, Step
 from harness.progress import Progress as View
 from harness.runners.base import LOG, Ended, Job, Progress, Runner
 from harness.store import Record, Store

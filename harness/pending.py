@@ -13,7 +13,8 @@ from statistics import median
 from typing import Any
 
 from harness.digest import differences
-from harness.plan import Plan, PlannedCell, Step
+from harness.plan import Plan
+from harness.planned import PlannedCell, Step
 from harness.results.frame import STEPPING
 from harness.store import Store
 

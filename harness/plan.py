@@ -7,18 +7,20 @@ computes are the whole identity of the results: placement, names and notes are n
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from harness.data.chat import gives_pairs
 from harness.data.models import ModelSource, find_model
 from harness.data.sources import Source, pin
+from harness.data.sources import rows as source_rows
 from harness.digest import digest, key_of
 from harness.encoders import refusals
 from harness.engines import check as check_engine
 from harness.engines.base import EngineSpec
-from harness.errors import HarnessError, Problems
+from harness.errors import HarnessError, Problems, Refused
 from harness.evaluation import contamination
 from harness.evaluation.judge.judges import JudgeSpec, plan_judge, with_judge
 from harness.evaluation.native_tools import check_tools
@@ -26,86 +28,11 @@ from harness.evaluation.suite import Task, choose_tasks, load_suite
 from harness.matrix import Cell, Matrix, SuiteEntry
 from harness.matrix.schema import PLACEMENT, Limit
 from harness.methods import build
-from harness.methods.base import Method, Stage, overrides, owner
-from harness.results.frame import items_identity
+from harness.methods.base import Method, Stage, check_served, overrides, owner
+from harness.planned import PlannedCell, PlannedTask, Step
 from harness.training.adapters import make as make_adapter
 
-Route = Literal["engine", "head", "judge"]
-
 HEAD_TRAINER = ["heads", 1]  # the second is raised whenever the same recipe may train another head
-
-
-@dataclass(frozen=True)
-class Step:
-    """What is cached: `key` is the hash of `identity`; `needs` are the keys of the steps before it."""
-
-    kind: str  # data, train, generate, judge, score, overlap, items
-    key: str
-    identity: dict[str, Any]
-    needs: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class PlannedTask:
-    """One task for one cell: the step that asks, the one that judges the answers, if any, and the one that scores.
-
-    overlap: looks for the test set in the cell's training data, if it has any.  calibration: tests the judge.
-    """
-
-    task: Task
-    generate: Step
-    score: Step
-    judge: Step | None = None
-    overlap: Step | None = None
-    calibration: Step | None = None
-
-    @property
-    def route(self) -> Route:
-        """Which kind of job makes what is scored: an engine, a head that is trained for the task, or a judge."""
-        return "head" if self.task.form.head else "judge" if self.judge else "engine"
-
-    def steps(self) -> Iterator[Step]:
-        yield self.generate
-        yield from filter(None, (self.calibration, self.judge))
-        yield self.score
-        if self.overlap:
-            yield self.overlap
-
-
-@dataclass(frozen=True)
-class PlannedCell:
-    """A cell with everything resolved: its model, its methods and its steps in order."""
-
-    cell: Cell
-    model: ModelSource
-    stack: tuple[Method, ...]
-    stages: tuple[Stage, ...]
-    data: Step | None
-    train: tuple[Step, ...]  # one a stage
-    tasks: tuple[PlannedTask, ...]
-
-    @property
-    def name(self) -> str:
-        return self.cell.name
-
-    def steps(self) -> Iterator[Step]:
-        if self.data:
-            yield self.data
-        yield from self.train
-        for t in self.tasks:
-            yield from t.steps()
-        if self.tasks:
-            yield self.items
-
-    @property
-    def items(self) -> Step:
-        """The copy of all its scores in one file; made when they are there, and never waited for."""
-        identity = items_identity(t.score.key for t in self.tasks)
-        return Step("items", key_of("items", identity), identity, tuple(("score", key) for key in identity["scores"]))
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        return tuple(sorted(set().union(*(m.flags for m in self.stack))))
 
 
 @dataclass(frozen=True)
@@ -236,14 +163,34 @@ class _Resolver:
                 return stack, (), {}
             adapter = make_adapter(entry.trainer)
             adapter.check(stack)
+            check_served(stack, self.engine.name)
             stages = tuple(owner(stack, "stages").stages(None))
             if not stages and any(overrides(m, hook) for m in stack for hook in ("wrap", "unwrap")):
                 stages = (Stage(),)  # one step that opens, wraps and unwraps
             settings = entry.train.model_dump(mode="json", exclude=PLACEMENT)
-            trainer = [adapter.name, adapter.version]
-            return stack, stages, {"stack": stack_identity(stack), "settings": settings, "trainer": trainer}
+            return stack, stages, {"stack": stack_identity(stack), "settings": settings, "trainer": adapter.identity()}
 
         return self._try(f"methods.{label}", resolve)  # type: ignore[no-any-return]
+
+    @functools.cache  # noqa: B019
+    def _fits(self, label: str, data: str) -> bool:
+        """Whether a data set has what a method needs of its rows; if not, the problem is kept."""
+        method = self._method(label)
+        stack, stages = method[:2] if method else ((), ())
+        wanting = [m.name for m in (*stack, *(m for s in stages for m in s.run)) if "pairs" in m.needs]
+        if not wanting or any(overrides(m, "curate") for m in stack):  # curation may make pairs
+            return True
+        entry, source = self.matrix.data[data], self.sources[data]
+        pairs = self._try(f"data.{data}", lambda: gives_pairs(source_rows(source)[0], entry))
+        if pairs is False:
+            self.problems.append(
+                Refused(
+                    f"`{wanting[0]}` learns from pairs of answers, and the data `{data}` has one answer a row",
+                    where=self.matrix.where(f"methods.{label}"),
+                    todo="give it rows with `chosen` and `rejected` (`data:`)",
+                )
+            )
+        return bool(pairs)
 
     def cell(self, cell: Cell) -> PlannedCell | None:
         """The cell with its steps, or None where something it needs is in error."""
@@ -252,6 +199,8 @@ class _Resolver:
         if model is None or method is None or (method[1] and source is None):
             return None
         stack, stages, identity = method
+        if source and not self._fits(cell.method, cell.data):
+            return None
         if model.encoder and (refused := refusals(self.matrix, cell, stack, self.tasks)):
             known = {str(p) for p in self.problems}
             self.problems += [p for p in refused if str(p) not in known]

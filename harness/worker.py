@@ -28,7 +28,8 @@ from harness.errors import HarnessError, StepFailed
 from harness.machine import cores
 from harness.matrix import load_matrix
 from harness.matrix.schema import Limit
-from harness.plan import Plan, PlannedCell, PlannedTask, Where, make_plan
+from harness.plan import Plan, Where, make_plan
+from harness.planned import PlannedCell, PlannedTask
 from harness.runners.base import EVENTS_FD, LOG
 from harness.steps import Bench, run_data, run_generate, run_heads, run_judge, run_overlap, run_score, run_train
 from harness.store import Store

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,6 +71,10 @@ def test_the_weight_of_a_turn_is_kept() -> None:
         ([{"messages": [{"role": "robot", "content": "x"}]}], {}, "row 0 does not fit"),
         ([{"messages": "hello"}], {}, "row 0 does not fit"),
         ([{"question": "a", "answer": "b"}], {"format": "instruction"}, "row 0 has no `instruction`, `output`"),
+        ([{"prompt": "a", "chosen": "b", "rejected": "b"}], {}, "row 0 prefers nothing"),
+        ([{"chosen": "b", "rejected": "c"}], {}, 'begins with "Human:"'),
+        ([{"prompt": "a", "chosen": [USER], "rejected": "c"}], {}, "row 0 has no answer to learn"),
+        ([{"question": "a", "answer": "b"}], {"format": "pair"}, "row 0 has no `chosen`, `rejected`"),
     ],
 )
 def test_a_row_that_does_not_fit_is_named_with_its_fields(
@@ -76,3 +83,56 @@ def test_a_row_that_does_not_fit_is_named_with_its_fields(
     with pytest.raises(HarnessError) as error:
         to_rows(rows, entry(**more))
     assert words in str(error.value)
+
+
+# --- pairs of answers -----------------------------------------------------------------------------------------------
+FIVE = {"role": "assistant", "content": "5"}
+EARLIER = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]
+SPOKEN = "\n\nHuman: Hi.\n\nAssistant: Hello.\n\nHuman: 2 + 2?\n\nAssistant: "
+HEARD = [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hello."}, {"from": "human", "value": "2 + 2?"}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"chosen": SPOKEN + "4", "rejected": SPOKEN + "5"},
+        {"conversations": HEARD, "chosen": {"from": "gpt", "value": "4"}, "rejected": {"from": "gpt", "value": "5"}},
+        {"prompt": [*EARLIER, USER], "chosen": "4", "rejected": "5"},
+        {"prompt": [*EARLIER, USER], "chosen": [ASSISTANT], "rejected": [FIVE]},
+        {"messages": [*EARLIER, USER], "chosen": ASSISTANT, "rejected": FIVE},
+        {"prompt": "2 + 2?", "chosen": [*EARLIER, USER, ASSISTANT], "rejected": [*EARLIER, USER, FIVE]},
+    ],
+)
+def test_each_shape_of_a_pair_is_recognised_and_only_what_differs_is_learned(row: dict[str, Any]) -> None:
+    (made,) = to_rows([{**row, "score": 7}], entry())
+    shared = [EARLIER[0], {**EARLIER[1], "weight": 0}, USER]
+    assert made == {
+        "id": "0",
+        "messages": [*EARLIER, USER, ASSISTANT],
+        "score": 7,
+        "chosen": [*shared, ASSISTANT],
+        "rejected": [*shared, FIVE],
+    }
+
+
+def test_a_text_as_prompt_and_a_system_column_stand_before_both_answers() -> None:
+    (made,) = to_rows([{"system": "Be short.", "prompt": "2 + 2?", "chosen": "4", "rejected": "5"}], entry())
+    asked = [{"role": "system", "content": "Be short."}, USER]
+    assert (made["messages"], made["rejected"]) == ([*asked, ASSISTANT], [*asked, FIVE])
+
+
+def test_one_who_speaks_twice_has_one_turn_and_saying_nothing_may_be_preferred() -> None:
+    asked = "\n\nHuman: a\n\nHuman: b\n\nAssistant:"
+    (made,) = to_rows([{"chosen": asked, "rejected": f"{asked} c"}], entry())
+    assert made["chosen"] == [{"role": "user", "content": "a\n\nb"}, {"role": "assistant", "content": ""}]
+
+
+@pytest.mark.parametrize(("name", "rows"), [("dpo_en_demo", 300), ("hh_harmless_base", 1500)])
+def test_every_row_of_the_real_preference_sets_is_a_pair(mirror: Path, name: str, rows: int) -> None:
+    lines = (mirror / "preference" / name / "train.jsonl").read_text().splitlines()
+    made = to_rows([json.loads(line) for line in lines], entry())
+    assert len(made) == rows
+    for row in made:
+        for answer in (row["chosen"], row["rejected"]):
+            assert answer[-1]["role"] == "assistant" and "weight" not in answer[-1]
+            assert all(a["role"] != b["role"] for a, b in pairwise(answer))

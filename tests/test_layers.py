@@ -17,9 +17,9 @@ LAYERS: list[set[str]] = [
     {"replan"},
     {"execute", "worker", "driver", "runs", "doctor", "progress", "runners", "boards"},
     {"pending", "steps"},
-    {"plan", "encoders"},
+    {"plan", "planned", "encoders"},
     {"training", "evaluation", "engines", "data", "results"},
-    {"methods", "engines.base"},
+    {"methods", "engines.base", "training.blocks"},
     {"store", "digest", "matrix", "config", "errors", "packaged", "machine"},
 ]
 HEAVY = ("torch", "transformers", "vllm", "lm_eval", "datasets", "pandas", "scipy", "peft", "reasoning_gym", "nltk")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.runs import load_run
+from harness.store import Store
 from tests.runs import alive, harness, scores, start, wait_until, write_matrix
 
 
@@ -67,6 +69,18 @@ def test_weights_that_were_not_kept_are_made_again_when_needed(finished: tuple[P
     assert "| sft" in table or "sft" in table
     again, _ = harness(folder, "run", "small.yaml")
     assert again == finished[1]
+
+
+def test_every_cell_leaves_one_columnar_file_and_each_test_set_is_looked_for_in_the_training_data(
+    finished: tuple[Path, str],
+) -> None:
+    store = Store(finished[0] / "store")
+    run = load_run(store, "small")
+    trained = [cell for cell in run.cells if cell.train]
+    assert len(store.finished("items")) == len(run.cells)
+    looked = {task.overlap for cell in trained for task in cell.scores}
+    assert "" not in looked and looked <= store.finished("overlap")
+    assert not any(task.overlap for cell in run.cells if not cell.train for task in cell.scores)
 
 
 def test_tables_in_every_format_come_from_the_store_alone(finished: tuple[Path, str]) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessError
+from harness.methods.base import NO_TARGET
 from harness.training.batches import Order, split, steps_for
 from harness.training.data import read_rows
 from harness.training.opening import open_tokenizer
 from harness.training.schedule import lr_factor
-from harness.training.sequences import NO_TARGET, Seq, encode_row
+from harness.training.sequences import Seq, encode_row
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +71,21 @@ def test_plain_text_is_learned_from_its_second_token_to_the_end_token(tokenizer:
 
 def test_a_pair_gives_two_sequences_of_one_row(tokenizer: Any) -> None:
     row = {"id": "p", "chosen": TWO_TURNS[:2], "rejected": [TWO_TURNS[0], turn("assistant", "x")], "score": 3}
-    chosen, rejected = encode_row(row, tokenizer, lambda request: request, limit=500)
+    chosen, rejected = encode_row(row, tokenizer, lambda request: request, limit=500, pairs=True)
     assert (chosen.view, rejected.view, chosen.row, rejected.row) == ("chosen", "rejected", "p", "p")
     assert chosen.columns == {"score": 3}
+
+
+def test_where_no_pair_is_wanted_the_rejected_answer_is_left_alone(tokenizer: Any) -> None:
+    row = {"chosen": TWO_TURNS[:2], "rejected": [TWO_TURNS[0], turn("assistant", "x")]}
+    assert learned(tokenizer, encode(tokenizer, row)) == "b.<|im_end|>"
+    assert encode(tokenizer, {**row, "messages": TWO_TURNS[2:]}).view == ""
+    assert learned(tokenizer, encode(tokenizer, {**row, "messages": TWO_TURNS[2:]})) == "d.<|im_end|>"
+
+
+def test_a_text_beside_a_conversation_is_a_column(tokenizer: Any) -> None:
+    seq = encode(tokenizer, {"messages": TWO_TURNS[:2], "text": "the article"})
+    assert learned(tokenizer, seq) == "b.<|im_end|>"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from harness import methods
+from harness.data.chat import to_rows
 from harness.matrix import Budget, TrainSettings
+from harness.matrix.schema import DataEntry
 from harness.methods.base import Method, Row
 from harness.methods.sft import SFT
 from harness.training.adapters import TrainResult, TrainTask
@@ -37,6 +39,21 @@ def make_rows(n: int = 24) -> list[Row]:
         }
         for i in range(n)
     ]
+
+
+def make_pairs(n: int = 8) -> list[dict[str, Any]]:
+    """Pairs of answers of different lengths, every other one after an earlier exchange, as the data step has them."""
+    before = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]
+    rows = [
+        {
+            "id": row["id"],
+            "prompt": [*(before if i % 2 else []), row["messages"][0]],
+            "chosen": row["messages"][1]["content"],
+            "rejected": "I do not know" + "?" * (i % 3),
+        }
+        for i, row in enumerate(make_rows(n))
+    ]
+    return to_rows(rows, DataEntry(source="file:pairs.jsonl"))
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> Path:
@@ -74,6 +91,18 @@ class Watch(Method):
     def after_step(self, model: Any, ctx: Any) -> None:
         if ctx.step == self.stop_after:
             raise KeyboardInterrupt
+
+
+class Before(Watch):
+    """Keeps the weights that every step's gradient was taken at, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: list[dict[str, Any]] = []
+
+    def after_backward(self, model: Any, ctx: Any) -> None:
+        super().after_backward(model, ctx)
+        self.weights.append({n: p.detach().clone() for n, p in model.named_parameters()})
 
 
 @dataclass

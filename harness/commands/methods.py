@@ -58,6 +58,7 @@ def _about(cls: Any) -> dict[str, Any]:
         "family": cls.family,
         "version": cls.version,
         "artifact": cls.artifact if cls.trains else "nothing",
+        "engine": cls.engine or "any",
         "paper": cls.paper,
         "parameters": {n: _default(f) for n, f in cls.Params.model_fields.items()},
         "knobs": {n: list(r) for n, r in cls.knobs.items()},

@@ -15,7 +15,8 @@ from functools import partial
 from typing import Any, Literal
 
 from harness.machine import cores
-from harness.plan import Plan, PlannedCell, PlannedTask, Step
+from harness.plan import Plan
+from harness.planned import PlannedCell, PlannedTask, Step
 from harness.results.frame import read_samples
 from harness.results.items import name_items
 from harness.steps import Bench, run_score

@@ -6,14 +6,19 @@
     instruction     {"instruction", "input"?, "output"}
     question        {"question", "answer"}
     response        {"prompt", "response"}
+    pair            {"chosen", "rejected"}: two answers to the same conversation, which stands in a column
+                    `conversations`, `messages` or `prompt`, or within both. Each is a text, a turn or a list of turns;
+                    a text that begins with "Human:" is a whole conversation.
     (a template)    any fields, through a `prompt` and an `answer` template with {field} in them
 
-A "system" column becomes the first turn. Every column that is not part of the conversation is kept. Nothing is
-tokenised here.
+A "system" column becomes the first turn. Every column that is not part of the conversation is kept. A pair's row has
+`messages`, the conversation with the better answer, for methods that learn from one; and `chosen` and `rejected`, in
+which only what differs carries loss. Nothing is tokenised here.
 """
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,11 +44,13 @@ ROLES = {
 
 @dataclass(frozen=True)
 class Shape:
-    """needs: fields that must be there.  uses: fields that become part of the conversation."""
+    """needs: fields that must be there.  uses: fields that become part of the conversation.  turns: the conversation.
+    worse: that with the rejected answer, where a row has two."""
 
     needs: tuple[str, ...]
     uses: tuple[str, ...]
     turns: Callable[[Row], list[Row]]
+    worse: Callable[[Row], list[Row]] | None = None
 
 
 def to_rows(rows: Sequence[Mapping[str, Any]], entry: DataEntry) -> list[Row]:
@@ -71,6 +78,11 @@ def shape_of(entry: DataEntry) -> Shape | None:
     return SHAPES[entry.format]
 
 
+def gives_pairs(first: Mapping[str, Any], entry: DataEntry) -> bool:
+    """Whether rows like the first are pairs of answers. HarnessError where `to_rows` could not tell either."""
+    return (shape_of(entry) or _detected(first)).worse is not None
+
+
 def _detected(row: Mapping[str, Any]) -> Shape:
     for shape in SHAPES.values():
         if all(name in row for name in shape.needs):
@@ -88,18 +100,40 @@ def _converted(row: Row, number: int, shape: Shape) -> Row:
         raise HarnessError(
             f"row {number} has no {', '.join(f'`{m}`' for m in missing)}", why=f"its fields are {', '.join(row)}"
         )
+    turns = _conversation(row, number, shape.turns)
+    if not (shape.worse or str(turns[-1]["content"]).strip()):  # of two answers, saying nothing may be the better one
+        raise HarnessError(f"row {number} has no answer to learn", why="its last turn is empty")
+    columns = {k: v for k, v in row.items() if k not in shape.uses and k not in ("id", "system", "messages")}
+    made = {"id": str(row.get("id", number)), "messages": turns, **columns}
+    if shape.worse:
+        made |= _contrast(turns, _conversation(row, number, shape.worse), number)
+    return made
+
+
+def _conversation(row: Row, number: int, read: Callable[[Row], list[Row]]) -> list[Row]:
+    """The turns of a row, which end with the assistant's."""
     try:
-        turns = shape.turns(row)
+        turns = read(row)
     except (KeyError, TypeError, AttributeError) as error:
         raise HarnessError(
             f"row {number} does not fit", why=f"{type(error).__name__}: {error}; its fields are {', '.join(row)}"
         ) from None
     if row.get("system") and turns[0]["role"] != "system":
         turns = [{"role": "system", "content": row["system"]}, *turns]
-    if turns[-1]["role"] != "assistant" or not str(turns[-1]["content"]).strip():
+    if not turns or turns[-1]["role"] != "assistant":
         raise HarnessError(f"row {number} has no answer to learn", why="its last turn is not a text of the assistant")
-    columns = {k: v for k, v in row.items() if k not in shape.uses and k not in ("id", "system", "messages")}
-    return {"id": str(row.get("id", number)), "messages": turns, **columns}
+    return turns
+
+
+def _contrast(chosen: list[Row], rejected: list[Row], number: int) -> Row:
+    """Both conversations of a pair. Turns that they share carry no loss: there is nothing to prefer in them."""
+    if chosen == rejected:
+        raise HarnessError(f"row {number} prefers nothing", why="its chosen and its rejected answer are the same")
+    shared = 0
+    while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
+        shared += 1
+    asked = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in chosen[:shared]]
+    return {"chosen": [*asked, *chosen[shared:]], "rejected": [*asked, *rejected[shared:]]}
 
 
 def _pair(prompt: str, answer: Any) -> list[Row]:
@@ -107,11 +141,57 @@ def _pair(prompt: str, answer: Any) -> list[Row]:
 
 
 def _messages(row: Row) -> list[Row]:
-    return [{**turn, "role": ROLES[turn["role"]], "content": turn["content"]} for turn in row["messages"]]
+    return [_turn(turn) for turn in row["messages"]]
 
 
 def _conversations(row: Row) -> list[Row]:
-    return [{"role": ROLES[turn["from"]], "content": turn["value"]} for turn in row["conversations"]]
+    return [_turn(turn) for turn in row["conversations"]]
+
+
+def _side(name: str) -> Callable[[Row], list[Row]]:
+    """The conversation that ends with one of a pair's answers."""
+
+    def turns(row: Row) -> list[Row]:
+        asked, said = _asked(row), row[name]
+        if isinstance(said, str) and not asked:
+            return _transcript(said)
+        if isinstance(said, str):
+            return [*asked, {"role": "assistant", "content": said}]
+        last = [_turn(dict(turn)) for turn in ([said] if isinstance(said, Mapping) else said)]
+        return last if len(last) > 1 and last[0]["role"] != "assistant" else [*asked, *last]
+
+    return turns
+
+
+def _asked(row: Row) -> list[Row]:
+    """What a pair's answers reply to, where it has a column of its own."""
+    if "conversations" in row:
+        return _conversations(row)
+    asked = row.get("prompt")
+    if isinstance(asked, str):
+        return [{"role": "user", "content": asked}]
+    return [_turn(turn) for turn in asked or row.get("messages") or ()]
+
+
+def _turn(turn: Mapping[str, Any]) -> Row:
+    if "from" in turn:
+        return {"role": ROLES[turn["from"]], "content": turn["value"]}
+    return {**turn, "role": ROLES[turn["role"]], "content": turn["content"]}
+
+
+def _transcript(text: str) -> list[Row]:
+    """Turns of a text that marks its speakers. One who speaks twice in succession has one turn."""
+    first, *parts = re.split(r"(?:^|\n\n)(Human|Assistant):", text)
+    if first.strip() or not parts:
+        raise TypeError('an answer that stands alone begins with "Human:", or the row has a `prompt`')
+    turns: list[Row] = []
+    for speaker, said in zip(parts[::2], parts[1::2], strict=True):
+        role = "user" if speaker == "Human" else "assistant"
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += f"\n\n{said.strip()}"
+        else:
+            turns.append({"role": role, "content": said.strip()})
+    return turns
 
 
 def _instruction(row: Row) -> list[Row]:
@@ -130,6 +210,9 @@ def _templated(prompt: str, answer: str) -> Shape:
 
 
 SHAPES: Mapping[str, Shape] = {
+    "pair": Shape(
+        ("chosen", "rejected"), ("chosen", "rejected", "conversations", "prompt"), _side("chosen"), _side("rejected")
+    ),
     "messages": Shape(("messages",), ("messages",), _messages),
     "conversations": Shape(("conversations",), ("conversations",), _conversations),
     "instruction": Shape(("instruction", "output"), ("instruction", "input", "output"), _instruction),

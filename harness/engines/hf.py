@@ -19,6 +19,7 @@ from harness.data import checkpoint
 from harness.data.convert import quiet
 from harness.engines.base import DECIMALS, Activation, Artifact, EngineSpec, Request, Response
 from harness.engines.prompts import Prompts
+from harness.engines.unmerged import attach
 from harness.errors import HarnessError, Refused
 
 _BATCH = 16
@@ -99,9 +100,7 @@ class HFEngine:
             return load(artifact.path, self._spec.dtype)
         model = load(artifact.base, self._spec.dtype)
         if artifact.kind == "adapter" and artifact.path is not None:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, artifact.path).eval()
+            model = attach(model, artifact.path)
         return model
 
     def prompt_tokens(self, request: Request) -> int:

@@ -18,13 +18,18 @@ from harness.data import checkpoint
 from harness.data.convert import quiet
 from harness.digest import file_digest
 from harness.engines.base import Artifact
+from harness.engines.unmerged import CANNOT_BE_MERGED, adapter_kind
 from harness.errors import StepFailed
 
 _OTHER = "serve it with the engine `hf`, which opens an artifact on its own"
 
 
 def merge(base: Path, adapter: Path, folder: Path) -> None:
-    """Write base plus adapter to `folder`."""
+    """Write base plus adapter to `folder`. StepFailed for a kind that has no place in plain weights."""
+    if (kind := adapter_kind(adapter)) in CANNOT_BE_MERGED:
+        raise StepFailed(
+            f"an adapter of the kind {kind} cannot be merged into weights", kind="user", where=str(adapter), todo=_OTHER
+        )
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 

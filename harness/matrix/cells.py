@@ -16,7 +16,7 @@ from harness.errors import HarnessError, Problems, nearest
 
 if TYPE_CHECKING:
     from harness.matrix.method_entries import MethodEntry
-    from harness.matrix.schema import TrainSettings
+    from harness.matrix.schema import CommandTrainer, TrainSettings
 
 Members = tuple[tuple[str, dict[str, Any]], ...]  # a stack: each method's name and its parameters, in order
 
@@ -32,7 +32,7 @@ class Cell:
     stack: Members
     train: TrainSettings
     data: str
-    trainer: str
+    trainer: str | CommandTrainer
 
 
 def make_cells(

@@ -14,7 +14,7 @@ from harness.config.schema_errors import place_of
 from harness.errors import HarnessError, nearest
 from harness.matrix.cells import Members
 from harness.matrix.grid import Report, merged, points
-from harness.matrix.schema import MatrixFile, MethodForm, TrainSettings
+from harness.matrix.schema import CommandTrainer, MatrixFile, MethodForm, TrainSettings
 
 UNTRAINED = "base"  # the method that leaves a model as it is: alone in a stack, it has neither data nor seed
 
@@ -27,7 +27,7 @@ class MethodEntry:
     stack: Members
     train: TrainSettings
     data: str
-    trainer: str
+    trainer: str | CommandTrainer
 
     @property
     def trains(self) -> bool:
@@ -126,7 +126,8 @@ class _Speller:
 
     def stack(self, written: _Written) -> Members:
         members: dict[str, dict[str, Any]] = {}
-        for number, member in enumerate(written.form.stack or written.label.split("+")):
+        named_by_label = ["sft"] if isinstance(written.form.trainer, CommandTrainer) else written.label.split("+")
+        for number, member in enumerate(written.form.stack or named_by_label):
             path = f"{written.stack_path}.{number}"
             named = {member: None} if isinstance(member, str) else member
             if len(named) != 1:

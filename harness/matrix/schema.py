@@ -7,10 +7,12 @@ that). Whether a method, a model or a suite of a name exists is not known here e
 from __future__ import annotations
 
 import re
+import shlex
+import string
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 
 class Strict(BaseModel):
@@ -168,18 +170,52 @@ Stack = Annotated[list[Member], Field(min_length=1)]
 Axis = Annotated[list[Any], Field(min_length=1)]
 
 
+COMMAND_SETTINGS = ("lr", "batch_size", "schedule", "warmup", "weight_decay", "max_length", "precision")
+COMMAND_FIELDS = ("model", "data", "output", "seed", "budget", "unit", *COMMAND_SETTINGS)
+
+
+class CommandTrainer(Strict):
+    """A program of any kind that trains.
+
+    command: its line, with {model}, {data}, {output}, {seed}, {budget} (a number, in {unit}: tokens or steps) and what
+    of `train:` is named here: {lr}, {batch_size}, {schedule}, {warmup}, {weight_decay}, {max_length}, {precision}.
+    version: of the program; raise it when its results may change, so that they are made again.
+    """
+
+    command: str
+    version: int = Field(default=1, gt=0)
+
+    @field_validator("command")
+    @classmethod
+    def _check(cls, command: str) -> str:
+        parts = shlex.split(command)
+        used = [name for part in parts for _, name, _, _ in string.Formatter().parse(part) if name is not None]
+        for name in used:
+            if name not in COMMAND_FIELDS:
+                raise ValueError(f"nothing is known as {{{name}}}; there is {', '.join(COMMAND_FIELDS)}")
+        for name in ("model", "data", "output"):
+            if name not in used:
+                raise ValueError(f"the command never uses {{{name}}}")
+        return command
+
+
+Trainer = Annotated[Annotated[str, IsText] | Annotated[CommandTrainer, IsMapping], Shaped]
+
+
 class MethodForm(Strict):
     """One entry of `methods:`.
 
-    stack: method names, with parameters as `{name: {...}}`; without it, the label's parts between `+`.
-    train: what differs from the matrix's `train:`.  data: likewise.  trainer: the adapter that runs it.
+    stack: method names, with parameters as `{name: {...}}`; without it, the label's parts between `+`, or with a
+    command, which brings its own objective, `sft`.
+    train: what differs from the matrix's `train:`.  data: likewise.  trainer: the adapter that runs it, by name, or
+    `{command: ...}`.
     grid: {"train.lr": [...], "lora.r": [...]}, expanded to every combination.
     """
 
     stack: Stack | None = None
     train: TrainSettings | None = None
     data: str | None = None
-    trainer: str = "native"
+    trainer: Trainer = "native"
     grid: dict[str, Axis] = {}
 
 

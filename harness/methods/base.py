@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the host's types, for the type checker and the reader only
     from harness.training.sequences import Seq
     from harness.training.tokens import Tokens
 
+NO_TARGET = -100  # the target of a token that carries no loss
 Row = dict[str, Any]  # {"id": str, "messages": [{"role", "content", "weight"?}], ...columns}
 
 
@@ -78,6 +79,7 @@ class Method:
     pool: rows offered to `pick` at once.  every: steps between askings of `train_only`.
     rollouts: sampling, which makes a stage RL.  answers: request kinds `respond` takes.  flags: marks in the table.
     artifact: "full" or "adapter", what the host saves when nobody overrides `unwrap` to make it full.
+    engine: the only engine that serves what it leaves, where others cannot.
     """
 
     name: ClassVar[str] = ""
@@ -88,6 +90,7 @@ class Method:
     knobs: ClassVar[Mapping[str, tuple[float, float]]] = {}
     trains: ClassVar[bool] = True
     artifact: ClassVar[str] = "full"
+    engine: ClassVar[str] = ""
 
     needs: frozenset[str] = frozenset()
     load: Mapping[str, Any] = {}
@@ -226,6 +229,16 @@ def check_stack(stack: Sequence[Method]) -> None:
     idle = [m for m in stack if not m.trains]
     if idle and len(stack) > 1:
         raise Refused(f"`{idle[0].name}` does not train and cannot be stacked", todo="use it alone")
+
+
+def check_served(stack: Sequence[Method], engine: str) -> None:
+    """Refused where what a member leaves is served by another engine only."""
+    bound = next((m for m in stack if m.engine == "hf" and engine == "vllm"), None)
+    if bound:
+        raise Refused(
+            f"what `{bound.name}` leaves cannot be served by the engine `{engine}`",
+            todo=f"set engine.name to {bound.engine}, or take another method",
+        )
 
 
 def stage_stack(stack: Sequence[Method], stage: Stage) -> tuple[Method, ...]:

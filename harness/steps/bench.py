@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.plan import Plan, Step
+from harness.plan import Plan
+from harness.planned import Step
 from harness.store import Attempt, Busy, Done, Record, Store
 
 Report = Callable[[str, float, float, str], None]  # step key, done, total, note

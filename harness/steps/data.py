@@ -8,7 +8,7 @@ from harness.data.chat import to_rows
 from harness.data.models import harness_cache, materialise
 from harness.data.sources import rows as source_rows
 from harness.methods.base import overrides
-from harness.plan import PlannedCell
+from harness.planned import PlannedCell
 from harness.steps.bench import Bench, write_lines
 from harness.store import Record
 

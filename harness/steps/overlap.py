@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import asdict
 
-from harness.plan import PlannedCell, PlannedTask
+from harness.planned import PlannedCell, PlannedTask
 from harness.results.frame import read_samples
 from harness.results.items import name_items
 from harness.steps.bench import Bench, write_lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.data.models import harness_cache, materialise
-from harness.plan import PlannedCell, Step
+from harness.planned import PlannedCell, Step
 from harness.steps.bench import Bench
 from harness.store import Record
 

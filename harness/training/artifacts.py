@@ -78,10 +78,15 @@ def save_adapter(model: Any, folder: Path) -> None:
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    tensors = {f"base_model.model.{name}": t.detach().float().cpu().contiguous() for name, t in state.items()}
+    if hasattr(model, "own_adapter"):  # what a member's `wrap` put in that peft's layers do not hold
+        state, about = model.own_adapter()
+    else:
+        found = get_peft_model_state_dict(model, save_embedding_layers=False)
+        state = {f"base_model.model.{name}": t for name, t in found.items()}
+        about = model.peft_config["default"].to_dict()
+    tensors = {name: t.detach().float().cpu().contiguous() for name, t in state.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = {**model.peft_config["default"].to_dict(), "base_model_name_or_path": None, "inference_mode": True}
+    config = {**about, "base_model_name_or_path": None, "inference_mode": True}
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
     (folder / "adapter_config.json").write_text(json.dumps(plain, indent=2, sort_keys=True, default=str) + "\n")
 

@@ -47,6 +47,7 @@ class Context:
         self.cursors: dict[str, int] = {}
         self.saved: dict[str, Any] = {}
         self.logged: dict[str, Any] = {}
+        self.means: dict[str, tuple[float, int]] = {}
         self.kept: dict[str, Tensor] | None = None
         self.open_frozen: Callable[[str], nn.Module] | None = None
         self.read_start: Callable[[], dict[str, Tensor]] | None = None
@@ -111,7 +112,9 @@ class Context:
         if key not in self._encoded or self._encoded[key][0].source is not row:
             self._encoding = True
             try:
-                self._encoded[key] = encode_row(row, self.tokenizer, self._prompt, limit=self.limit, where=where)
+                self._encoded[key] = encode_row(
+                    row, self.tokenizer, self._prompt, limit=self.limit, where=where, pairs="pairs" in self.needs
+                )
             finally:
                 self._encoding = False
         return self._encoded[key]
@@ -190,6 +193,13 @@ class Context:
     def log(self, **values: float) -> None:
         """Numbers for this step's line of the curve."""
         self.logged |= values
+
+    def log_mean(self, **values: Tensor) -> None:
+        """Likewise, the mean over all elements that the micro-batches or the pools of a step give in turn."""
+        for name, given in values.items():
+            total, count = self.means.get(name, (0.0, 0))
+            self.means[name] = total + float(given.sum()), count + given.numel()
+            self.logged[name] = self.means[name][0] / max(self.means[name][1], 1)
 
     def save(self, name: str, value: Any) -> None:
         """A side file of the artifact: tensors or plain values, under a name."""

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import HarnessError
-from harness.training.sequences import NO_TARGET, Seq
+from harness.methods.base import NO_TARGET
+from harness.training.sequences import Seq
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def train(run: Run) -> None:
 def train_step(run: Run, curve: Any) -> None:
     """One optimiser step, in the seam's order."""
     ctx, meter = run.ctx, run.ctx.meter
-    ctx.logged = {}
+    ctx.logged, ctx.means = {}, {}
     with meter.phase("data"):
         seqs = gather(run)
         parts = micro_batches(run, seqs)

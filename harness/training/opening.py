@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.engines.unmerged import CANNOT_BE_MERGED, adapter_kind
 from harness.errors import HarnessError
 from harness.methods.base import Method, Stage, stage_stack
 from harness.training.artifacts import load_state, read_artifact
@@ -83,6 +84,12 @@ class Opener:
             return open_base(self.folder, plain_attention=plain)
         if read_artifact(self.init)["kind"] == "full":
             return open_base(self.init, plain_attention=plain)
+        if (kind := adapter_kind(self.init)) in CANNOT_BE_MERGED:
+            raise HarnessError(
+                f"an adapter of the kind {kind} cannot be merged into weights, so nothing can start from it",
+                where=str(self.init),
+                todo="start from another method",
+            )
         from peft import PeftModel
 
         adapted = PeftModel.from_pretrained(open_base(self.folder, plain_attention=plain), self.init)

@@ -16,14 +16,15 @@ from jinja2 import TemplateError
 
 from harness.engines.base import Request
 from harness.errors import HarnessError
+from harness.methods.base import NO_TARGET
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.methods.base import Row
 
-NO_TARGET = -100
-NOT_COLUMNS = ("id", "messages", "chosen", "rejected", "text", "ids", "targets")
+PAIR = ("chosen", "rejected")
+NOT_COLUMNS = ("id", "messages", *PAIR, "text", "ids", "targets")
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,30 @@ class Seq:
         return sum(t != NO_TARGET for t in self.targets)
 
 
+def is_pair(row: Row) -> bool:
+    """Whether a row has two answers, of which one is preferred."""
+    return all(view in row for view in PAIR)
+
+
 def encode_row(
-    row: Row, tokenizer: Any, prompt: Callable[[Request], Request], *, limit: int, where: str = ""
+    row: Row,
+    tokenizer: Any,
+    prompt: Callable[[Request], Request],
+    *,
+    limit: int,
+    where: str = "",
+    pairs: bool = False,
 ) -> list[Seq]:
     """The sequences of one row: one, or the views of a pair.
 
-    A row has `messages`; or `chosen` and `rejected`, both conversations; or `text`; or `ids` and `targets`.
-    limit: tokens at most.  where: the file, for messages.  HarnessError naming the row for anything that cannot be.
+    A row has `messages`; or `text`; or `ids` and `targets`; one with `chosen` and `rejected`, both conversations, is a
+    pair. limit: tokens at most.  where: the file, for messages.  pairs: whether a pair is wanted; where it is not, its
+    rejected answer is left alone, since whoever does not ask for pairs would learn it.
+    HarnessError naming the row for anything that cannot be.
     """
     at = f"{where}, row {row.get('id', '?')}" if where else f"row {row.get('id', '?')}"
     columns = {k: v for k, v in row.items() if k not in NOT_COLUMNS}
-    pair: tuple[str, ...] = ("chosen", "rejected")
-    views = [v for v in pair if v in row] or [""]
+    views = PAIR if pairs and is_pair(row) else ("",)
     made = []
     for view in views:
         ids, targets = _tokens(row, view, tokenizer, prompt, at)
@@ -97,15 +110,15 @@ def encode_row(
 def _tokens(
     row: Row, view: str, tokenizer: Any, prompt: Callable[[Request], Request], at: str
 ) -> tuple[list[int], list[int]]:
-    if "ids" in row:
+    messages = row.get(view) if view else row.get("messages", row.get("chosen"))
+    if "ids" in row and not view:
         if len(row["ids"]) != len(row.get("targets", ())):
             raise HarnessError("`ids` and `targets` differ in length", where=at)
         return list(row["ids"]), list(row["targets"])
-    if "text" in row:
+    if "text" in row and messages is None:  # beside a conversation, `text` is a column that it was made from
         ids = list(tokenizer(row["text"])["input_ids"])
         ids += [tokenizer.eos_token_id] if ids[-1:] != [tokenizer.eos_token_id] else []
         return ids, [*ids[1:], NO_TARGET]
-    messages = row.get(view or "messages")
     if not messages:
         raise HarnessError("the row has no `messages`", where=at, todo="each row needs `id` and `messages`")
     if not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages):

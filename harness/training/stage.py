@@ -26,6 +26,7 @@ from harness.training.data import read_rows
 from harness.training.forward import check_head
 from harness.training.loop import Diverged, Report, Run, restore, train
 from harness.training.opening import Opener, choose_trainable, open_tokenizer, start_weights
+from harness.training.sequences import is_pair
 
 
 def device() -> torch.device:
@@ -61,6 +62,7 @@ def run_stage(
         ctx.limit = min(ctx.limit, _context_length(ctx.model))
     with ctx.meter.phase("data"):
         run = _prepare(task, ctx, opener, stages, work, report)
+    size = sum(p.numel() for p in ctx.trainable)  # saving unwraps: what trained may be gone by then
     state = checkpoint.find([work, *earlier], run.fingerprint)
     if state is not None:
         with ctx.meter.phase("open"):
@@ -69,12 +71,12 @@ def run_stage(
         train(run)
     except Diverged as problem:
         shutil.rmtree(work / "checkpoint", ignore_errors=True)
-        return TrainResult("diverged", _cost(ctx, work), {**_summary(run, state), "diverged": str(problem)})
+        return TrainResult("diverged", _cost(ctx, work, size), {**_summary(run, state), "diverged": str(problem)})
     with ctx.meter.phase("save"):
         _finish(ctx)
         _save(task, ctx, opener, stages, work / "artifact", tokenizer)
         shutil.rmtree(work / "checkpoint", ignore_errors=True)
-    return TrainResult("ok", _cost(ctx, work), _summary(run, state))
+    return TrainResult("ok", _cost(ctx, work, size), _summary(run, state))
 
 
 def _prepare(task: TrainTask, ctx: Context, opener: Opener, stages: Sequence[Stage], work: Path, report: Report) -> Run:
@@ -132,6 +134,14 @@ def _rows(task: TrainTask, ctx: Context) -> tuple[list[Row], str]:
         )
     if not rows:
         raise HarnessError("the data set is empty", where=where)
+    single = next((row for row in rows if not is_pair(row)), None) if "pairs" in ctx.needs else None
+    if single is not None:
+        names = " and ".join(f"`{m.name}`" for m in ctx.stack if "pairs" in m.needs)
+        raise HarnessError(
+            f"{names} needs pairs, and this row has no `chosen` and `rejected`",
+            where=f"{where}, row {single['id']}",
+            todo="give it preference data, two answers a row",
+        )
     return rows, where
 
 
@@ -210,18 +220,18 @@ def _without_training(
         artifacts.save_full(model, folder, task.model)
         body = {"kind": "full", "method": [name for name, _ in task.stack], "stage": "", "seed": task.seed}
         artifacts.write_artifact(folder, body, ctx.memory, ctx.saved)
-    return TrainResult("ok", _cost(ctx, work), {"steps": 0})
+    return TrainResult("ok", _cost(ctx, work, 0), {"steps": 0})
 
 
 def _context_length(model: Any) -> int:
     return int(getattr(getattr(model, "config", None), "max_position_embeddings", None) or 2**31)
 
 
-def _cost(ctx: Context, work: Path) -> dict[str, Any]:
+def _cost(ctx: Context, work: Path, trainable: int) -> dict[str, Any]:
     artifact = work / "artifact"
     return {
         **ctx.meter.cost(),
-        "trainable_parameters": sum(p.numel() for p in ctx.trainable),
+        "trainable_parameters": trainable,
         "artifact_bytes": artifacts.folder_bytes(artifact) if artifact.exists() else 0,
     }
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from harness.methods.base import NO_TARGET
 from harness.training import blocks
 from harness.training.forward import make_batch, run_model
-from harness.training.sequences import NO_TARGET, Seq
+from harness.training.sequences import Seq
 
 if TYPE_CHECKING:
     from harness.training.context import Context

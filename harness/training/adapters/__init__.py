@@ -1,4 +1,4 @@
-"""Trainer adapters: what executes a method stack. `native` is our own loop; others can stand beside it."""
+"""Trainer adapters: what executes a method stack. `native` is our own loop, `command` any program."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from harness.errors import HarnessError, nearest
 from harness.matrix import TrainSettings
+from harness.matrix.schema import CommandTrainer
 from harness.methods.base import Method
 
 
@@ -48,6 +49,9 @@ class TrainerAdapter(Protocol):
     version: int
     hooks: frozenset[str]
 
+    def identity(self) -> list[Any]:
+        """What of it is in a step's key."""
+
     def check(self, stack: Sequence[Method]) -> None:
         """Refused, naming method and hook, if the stack needs what this adapter does not do. Loads nothing heavy."""
 
@@ -57,11 +61,15 @@ class TrainerAdapter(Protocol):
         """Run one stage, leaving work/artifact and work/curve.jsonl. report(done, total, note) as it goes."""
 
 
-def make(name: str = "native") -> TrainerAdapter:
-    """An adapter by name. HarnessError if there is none."""
+def make(trainer: str | CommandTrainer = "native") -> TrainerAdapter:
+    """An adapter, as a matrix has it under `trainer:`. HarnessError if there is none of that name."""
+    from harness.training.adapters.command import CommandAdapter
     from harness.training.adapters.native import NativeAdapter
 
+    if isinstance(trainer, CommandTrainer):
+        return CommandAdapter(trainer)
     known = {"native": NativeAdapter}
-    if name not in known:
-        raise HarnessError(f"unknown trainer adapter `{name}`", todo=nearest(name, known))
-    return known[name]()
+    if trainer not in known:
+        todo = "write `trainer: {command: ...}`" if trainer == "command" else nearest(trainer, known)
+        raise HarnessError(f"unknown trainer adapter `{trainer}`", todo=todo)
+    return known[trainer]()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import Refused
 from harness.methods.base import Method, check_stack, overrides, owner, stage_stack
@@ -29,6 +29,9 @@ class NativeAdapter:
             *("after_backward", "after_step", "after_stage"),
         }
     )
+
+    def identity(self) -> list[Any]:
+        return [self.name, self.version]
 
     def check(self, stack: Sequence[Method]) -> None:
         """Refused for any member, stages' own included, that needs more than `hooks`; and for two owners of a hook."""
