@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.digest import key_of
+from harness.results.frame import items_identity
 from harness.runs import load_run
 from harness.store import Store
 from tests.runs import alive, harness, scores, start, wait_until, write_matrix
@@ -77,7 +79,8 @@ def test_every_cell_leaves_one_columnar_file_and_each_test_set_is_looked_for_in_
     store = Store(finished[0] / "store")
     run = load_run(store, "small")
     trained = [cell for cell in run.cells if cell.train]
-    assert len(store.finished("items")) == len(run.cells)
+    packed = {key_of("items", items_identity(task.key for task in cell.scores)) for cell in run.cells}
+    assert len(packed) == len(run.cells) and packed <= store.finished("items")
     looked = {task.overlap for cell in trained for task in cell.scores}
     assert "" not in looked and looked <= store.finished("overlap")
     assert not any(task.overlap for cell in run.cells if not cell.train for task in cell.scores)

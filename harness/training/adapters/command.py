@@ -29,9 +29,9 @@ TAIL = 15  # lines of the log in a failure's message
 _LOOK = 0.5  # seconds between looks at the program
 _PATIENCE = 10.0  # seconds to end in, once asked to
 _HOOKS = (
-    *(h for h in EXCLUSIVE if h != "respond"),
+    *EXCLUSIVE,
     *("prompt", "collate", "wrap", "unwrap", "train_only", "on_embeddings", "pick", "token_weight", "auxiliary"),
-    *("after_backward", "after_step", "after_stage", "respond"),
+    *("after_backward", "after_step", "after_stage"),
 )
 
 
