@@ -1,7 +1,7 @@
 """`ctx`: the run as a method sees it: models, rows, clock, random numbers, memory.
 
-Services that need an engine or an index (generation, judging, retrieval, embedding) are not offered by this trainer;
-asking for one is refused in one sentence.
+Services that need an index or another model (judging, retrieval, embedding) are not offered by this trainer; asking
+for one is refused in one sentence.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from harness.engines.base import Request
+from harness.engines.base import Request, Response
 from harness.errors import HarnessError, Refused, nearest
 from harness.methods.base import Method, Row, Stage, overrides
 from harness.training import randomness
 from harness.training.budget import Meter
 from harness.training.forward import Batch
+from harness.training.generator import Generator
 from harness.training.sequences import Seq, encode_row
 from harness.training.tokens import Tokens
 
@@ -49,6 +50,7 @@ class Context:
         self.logged: dict[str, Any] = {}
         self.means: dict[str, tuple[float, int]] = {}
         self.kept: dict[str, Tensor] | None = None
+        self.generator: Generator | None = None
         self.open_frozen: Callable[[str], nn.Module] | None = None
         self.read_start: Callable[[], dict[str, Tensor]] | None = None
         self._bf16 = precision == "bf16"
@@ -205,15 +207,30 @@ class Context:
         """A side file of the artifact: tensors or plain values, under a name."""
         self.saved[name] = value
 
+    # --- answers ----------------------------------------------------------------------------------------------------
+    def generate(self, requests: Sequence[Request], model: str = "live", n: int = 1) -> list[list[Response]]:
+        """n answers of a model to every request, each with a sampling seed of its own. Requests are sent as they are:
+        nobody's `prompt` changes them. Needs `generator` among the method's needs."""
+        asked = [
+            r.but(seed=randomness.number(self.seed, "generate", self.stage.name, self.step, r.key, i) >> 32)
+            for r in requests
+            for i in range(n)
+        ]
+        given = self._answers(asked, model)
+        return [given[i : i + n] for i in range(0, len(given), n)]
+
+    def choose(self, requests: Sequence[Request], model: str = "live") -> list[Response]:
+        """The log-probabilities of every request's choices under a model."""
+        return self._answers(list(requests), model)
+
+    def _answers(self, requests: list[Request], model: str) -> list[Response]:
+        if self.generator is None:
+            raise Refused("nothing generates here", todo="the method says `generator` among its needs")
+        return self.generator.answer(requests, model)
+
     # --- services that this trainer does not have -----------------------------------------------------------------
     def _absent(self, service: str) -> NoReturn:
         raise Refused(f"`ctx.{service}` needs a service that the native trainer does not offer")
-
-    def generate(self, *args: Any, **options: Any) -> NoReturn:
-        self._absent("generate")
-
-    def choose(self, *args: Any, **options: Any) -> NoReturn:
-        self._absent("choose")
 
     def embed(self, *args: Any, **options: Any) -> NoReturn:
         self._absent("embed")
