@@ -173,6 +173,8 @@ def _keeping(verb: Verb) -> None:
     export = verb("export", "transfer:export", text, "demo demo.run", _store)
     export.add_argument("run", help="name of a run, or a matrix file")
     export.add_argument("file", type=Path)
+    text = "FILE is a folder: write one small file for each finished cell, as a matrix's `entries:` takes them"
+    export.add_argument("--entries", action="store_true", help=text)
     text = "take over what `export` packed, after checking every digest"
     import_ = verb("import", "transfer:import_", text, "demo.run", _store)
     import_.add_argument("file", type=Path)

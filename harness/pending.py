@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.digest import differences
 from harness.plan import Plan
-from harness.planned import PlannedCell, Step
+from harness.planned import WHOLE, PlannedCell, Step
 from harness.results.frame import STEPPING
 from harness.store import Store
 
@@ -73,7 +73,8 @@ class _Finder:
                 continue
             if not self._done(t.generate):
                 self._train(cell)
-                self._add(cell, t.generate, f"generate {t.task.name}")
+                reason = "its answers were not kept and are needed again" if self._known(t.generate) else ""
+                self._add(cell, t.generate, f"generate {t.task.name}", reason)
             if t.calibration and not self._done(t.calibration):
                 self._add(cell, t.calibration, f"calibrate the judge of {t.task.name}")
             if t.judge and not self._done(t.judge):
@@ -88,6 +89,11 @@ class _Finder:
             self._add(cell, cell.data, "data")
 
     def _done(self, step: Step) -> bool:
+        if step.key not in self.done[step.kind]:
+            return False
+        return self.store.find(step.kind, step.key, whole=step.kind in WHOLE) is not None
+
+    def _known(self, step: Step) -> bool:
         return step.key in self.done[step.kind] and self.store.find(step.kind, step.key) is not None
 
     def _train(self, cell: PlannedCell) -> None:

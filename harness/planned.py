@@ -13,6 +13,7 @@ from harness.matrix import Cell
 from harness.methods.base import Method, Stage
 from harness.results.frame import items_identity
 
+WHOLE = frozenset({"data", "train", "generate"})  # steps of which the next one reads the outputs, not the record alone
 Route = Literal["engine", "head", "judge"]
 
 

@@ -97,9 +97,8 @@ class RunView:
         found: dict[tuple[str, str], None] = {}
         for cell in self.cells:
             named = [("data", cell.data), *(("train", key) for key in cell.train)]
-            named += [
-                pair for t in cell.scores for pair in (("generate", t.generate), ("judge", t.judge), ("score", t.key))
-            ]
+            for t in cell.scores:
+                named += [("generate", t.generate), ("judge", t.judge), ("score", t.key), ("overlap", t.overlap)]
             found.update({pair: None for pair in named if pair[1]})
         return list(found)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -108,6 +109,53 @@ def test_a_run_moves_to_another_machine(finished: tuple[Path, str], tmp_path: Pa
     harness(folder, "export", "small", tmp_path / "small.run")
     harness(tmp_path, "import", tmp_path / "small.run")
     assert harness(tmp_path, "table", "small")[0] == table
+
+
+def test_entries_are_taken_over_as_finished_cells(finished: tuple[Path, str], tmp_path: Path) -> None:
+    folder, table = finished
+    said, _ = harness(folder, "export", "small", tmp_path / "entries", "--entries")
+    assert "3 entries written" in said
+    assert "0 entries written, 3 were there" in harness(folder, "export", "small", tmp_path / "entries", "--entries")[0]
+    assert all(size < 100_000 for size in (f.stat().st_size for f in (tmp_path / "entries").iterdir()))
+    matrix = tmp_path / "small.yaml"
+    matrix.write_text((folder / "small.yaml").read_text() + "entries: entries\n")
+    out, err = harness(tmp_path, "run", "small.yaml")
+    assert scores(out) == scores(table)
+    assert "3 finished" in err
+    assert not list((tmp_path / "store").glob("train/*/*/0001/artifact")), "nothing was trained"
+    _, err = harness(tmp_path, "run", "small.yaml")
+    assert "entries of" not in err
+
+
+def test_a_stale_entry_is_named_and_done_again(finished: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = finished
+    harness(folder, "export", "small", tmp_path / "entries", "--entries")
+    (tmp_path / "entries" / "tiny.lora+dft.s0.tar.gz").write_bytes(b"no archive")
+    matrix = tmp_path / "small.yaml"
+    text = (folder / "small.yaml").read_text().replace("lr: 1e-3", "lr: 2e-3") + "entries: entries\n"
+    matrix.write_text(text)
+    _, err = harness(tmp_path, "run", "small.yaml", "--only", "base", "--only", "lora+dft", code=2)
+    assert "cannot be imported" in err
+    assert "lora+dft" in err
+    (tmp_path / "entries" / "tiny.lora+dft.s0.tar.gz").unlink()
+    _, err = harness(tmp_path, "run", "small.yaml", "--only", "base", "--only", "sft")
+    assert "tiny.base" not in err, "its entry was taken over the first time"
+    assert "tiny.sft.s0 is done again: its entry" in err
+
+
+def test_scores_that_change_ask_for_answers_that_were_left_behind(finished: tuple[Path, str], tmp_path: Path) -> None:
+    folder, table = finished
+    harness(folder, "export", "small", tmp_path / "entries", "--entries")
+    text = (folder / "small.yaml").read_text()
+    (tmp_path / "small.yaml").write_text(text + "entries: entries\n")
+    harness(tmp_path, "run", "small.yaml", "--only", "base")
+    shutil.rmtree(tmp_path / "store" / "score")
+    (tmp_path / "small.yaml").write_text(text)
+    plan, _ = harness(tmp_path, "plan", "small.yaml", "--only", "base", "--verbose")
+    assert "its answers were not kept and are needed again" in plan
+    again, _ = harness(tmp_path, "run", "small.yaml", "--only", "base")
+    rows = [next(line for line in text.splitlines() if line.startswith("| base")) for text in (again, table)]
+    assert rows[0].split() == rows[1].split()
 
 
 def test_gc_lists_first_and_deletes_only_when_told(finished: tuple[Path, str], tmp_path: Path) -> None:

@@ -8,13 +8,19 @@ from harness.commands.named import is_matrix, store_of, warn
 
 
 def export(args: argparse.Namespace) -> int:
-    """A run's records, responses and scores into a file."""
+    """A run's records, responses and scores into a file, or a small file for each of its cells into a folder."""
+    from harness.boards.entries import write_entries
     from harness.matrix import load_matrix
-    from harness.runs import export_run
+    from harness.runs import export_run, load_run
 
     name = load_matrix(args.run).name if is_matrix(args.run) else args.run
     store = store_of(args)
-    print(export_run(store, name, args.file))
+    if args.entries:
+        came = write_entries(store, load_run(store, name), args.file)
+        print(f"{args.file}: {len(came.new)} entries written, {len(came.present)} were there")
+        print("".join(f"not finished: {cell}\n" for cell in came.missing), end="")
+    else:
+        print(export_run(store, name, args.file))
     warn(store)
     return 0
 

@@ -43,6 +43,7 @@ class Matrix:
     """A matrix file, complete and consistent.
 
     methods: by label, grids expanded.  baseline: a label in `methods`, or None.  left_out: excluded (model, method).
+    entries: the folder of finished results that belongs to the matrix, or None.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Matrix:
     baseline: str | None
     keep: Literal["all", "adapters", "none"]
     left_out: frozenset[tuple[str, str]]
+    entries: Path | None
     places: Mapping[str, str] = field(repr=False)
     aliases: Mapping[str, str] = field(repr=False)
 
@@ -116,6 +118,7 @@ def _build(loaded: Loaded[MatrixFile]) -> tuple[Matrix, list[HarnessError]]:
         baseline=file.baseline or ("base" if "base" in methods.entries else None),
         keep=file.keep,
         left_out=frozenset[tuple[str, str]]().union(*rules),
+        entries=loaded.path.parent / file.entries if file.entries else None,
         places=loaded.places,
         aliases=methods.aliases | suite_aliases,
     )

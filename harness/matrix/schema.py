@@ -258,7 +258,10 @@ class Exclude(Strict):
 
 
 class MatrixFile(Strict):
-    """The whole of matrix.yaml."""
+    """The whole of matrix.yaml.
+
+    entries: a folder of finished results, seen from the matrix file, that `harness run` takes over.
+    """
 
     version: Literal[1] = 1
     name: Label | None = None
@@ -287,3 +290,4 @@ class MatrixFile(Strict):
     baseline: str | None = None
     keep: Literal["all", "adapters", "none"] = "adapters"
     exclude: list[Exclude] = []
+    entries: str | None = None

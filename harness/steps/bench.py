@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.plan import Plan
-from harness.planned import Step
+from harness.planned import WHOLE, Step
 from harness.store import Attempt, Busy, Done, Record, Store
 
 Report = Callable[[str, float, float, str], None]  # step key, done, total, note
@@ -31,12 +31,12 @@ class Bench:
     def hold(self, step: Step) -> Attempt | Record:
         """Claim a step, or wait until whoever holds it is done or dead. A Record means that it is finished.
 
-        A train step whose weights were not kept is claimed again, since it would not be asked for if nothing needed
-        them.
+        A step whose weights or answers were not kept is claimed again, since it would not be asked for if nothing
+        needed them.
         """
         while True:
             try:
-                return self.store.claim(step.kind, step.key, step.identity, whole=step.kind == "train", log=self.log)
+                return self.store.claim(step.kind, step.key, step.identity, whole=step.kind in WHOLE, log=self.log)
             except Done as done:
                 return done.record
             except Busy as busy:
@@ -44,8 +44,8 @@ class Bench:
                 time.sleep(WAIT)
 
     def finished(self, kind: str, key: str) -> Record:
-        """The record of a step that must be there by now, for training with its weights. HarnessError without."""
-        record = self.store.find(kind, key, whole=kind == "train")
+        """The record of a step that must be there by now, with its weights or answers. HarnessError without."""
+        record = self.store.find(kind, key, whole=kind in WHOLE)
         if record is None:
             past = self.store.history(kind, key)
             why = past[-1].message if past else "it was not done"

@@ -86,7 +86,7 @@ def _unanswered(bench: Bench, cell: PlannedCell) -> list[PlannedTask]:
         if record is None or record.status == "diverged":
             return []
     asked = [t for t in cell.tasks if t.route != "head"]
-    tasks = {t.generate.key: t for t in asked if bench.store.find("generate", t.generate.key) is None}
+    tasks = {t.generate.key: t for t in asked if bench.store.find("generate", t.generate.key, whole=True) is None}
     return [tasks[key] for key in sorted(tasks)]
 
 

@@ -90,7 +90,7 @@ def _missing(bench: Bench, cell: PlannedCell) -> list[PlannedTask]:
         if record is None or record.status == "diverged":
             return []
     asked = {t.generate.key: t for t in cell.tasks if t.route == "head"}
-    return [t for key, t in asked.items() if bench.store.find("generate", key) is None]
+    return [t for key, t in asked.items() if bench.store.find("generate", key, whole=True) is None]
 
 
 def _head(bench: Bench, weights: Weights, planned: PlannedTask, examples: dict[str, Examples]) -> None:

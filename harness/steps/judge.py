@@ -45,7 +45,7 @@ def run_judge(bench: Bench, cells: Sequence[PlannedCell]) -> int:
 def _waits(bench: Bench, planned: PlannedTask) -> bool:
     """Whether its answers are there, and not judged."""
     assert planned.judge is not None
-    answered = bench.store.find("generate", planned.generate.key)
+    answered = bench.store.find("generate", planned.generate.key, whole=True)
     return answered is not None and bench.store.find("judge", planned.judge.key) is None
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.evaluation import sandbox
 from harness.methods.base import overrides
-from harness.planned import PlannedCell, PlannedTask
+from harness.planned import WHOLE, PlannedCell, PlannedTask
 from harness.results.items import sums
 from harness.steps.bench import Bench, write_lines
 from harness.steps.responses import answered, read_responses
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def run_score(bench: Bench, cell: PlannedCell, planned: PlannedTask) -> None:
     """Score a task of a cell if its answers are there; why others are not was said where they failed."""
-    if all(bench.store.find(kind, key) for kind, key in planned.score.needs):
+    if all(bench.store.find(kind, key, whole=kind in WHOLE) for kind, key in planned.score.needs):
         _score(bench, cell, planned)
 
 

@@ -10,7 +10,7 @@ from harness.store import Record
 
 def run_train(bench: Bench, cell: PlannedCell) -> None:
     """Every stage of a cell in order, up to the first that diverges. Nothing if no answer is wanted any more."""
-    if all(bench.store.find("generate", t.generate.key) for t in cell.tasks):
+    if all(bench.store.find("generate", t.generate.key, whole=True) for t in cell.tasks):
         return
     for number, step in enumerate(cell.train):
         if _stage(bench, cell, number, step).status == "diverged":

@@ -7,6 +7,7 @@ Nothing is signed: the digests show damage, not who made the results.
 
 from __future__ import annotations
 
+import fnmatch
 import gzip
 import io
 import json
@@ -61,8 +62,17 @@ class Imported:
     manifest: Mapping[str, Any] = field(default_factory=dict)
 
 
-def export(store: Store, keys: Iterable[tuple[str, str]], file: Path, *, manifest: Mapping[str, Any]) -> Exported:
+def export(
+    store: Store,
+    keys: Iterable[tuple[str, str]],
+    file: Path,
+    *,
+    manifest: Mapping[str, Any],
+    without: Mapping[str, str] | None = None,
+) -> Exported:
     """Write the finished ones of these steps to `file`, in one step. manifest: anything canonical JSON can hold.
+
+    without: by kind of step, a shell pattern of outputs that stay behind beside the weights.
 
     Every byte is verified first; a damaged record is set aside as `Store.verify` does and counts as unfinished.
     """
@@ -73,7 +83,7 @@ def export(store: Store, keys: Iterable[tuple[str, str]], file: Path, *, manifes
             records.append(record)
         else:
             unfinished.append((kind, key))
-    entries = [_entry(r) for r in records]
+    entries = [_entry(r, (without or {}).get(r.kind, "")) for r in records]
     index = {"format": FORMAT, "manifest": dict(manifest), "steps": entries}
     left_out = 0
     with disk.guard(file), _replacing(file) as beside:
@@ -135,9 +145,13 @@ def _publish(store: Store, steps: list[tuple[Record, list[str]]], manifest: Mapp
     return Imported(tuple(new), tuple(present), tuple(differing), tuple(refused), manifest)
 
 
-def _entry(record: Record) -> dict[str, Any]:
+def _entry(record: Record, without: str) -> dict[str, Any]:
     away = set(record.missing())
-    left_out = [name for name, output in record.outputs.items() if name in away or _is_weights(name, output["bytes"])]
+    left_out = [
+        name
+        for name, output in record.outputs.items()
+        if name in away or _is_weights(name, output["bytes"]) or fnmatch.fnmatchcase(name, without)
+    ]
     data = record.file(RECORD)
     size, digest = data.stat().st_size, file_digest(data)
     return {"kind": record.kind, "key": record.key, "bytes": size, "record": digest, "left_out": sorted(left_out)}
@@ -146,6 +160,16 @@ def _entry(record: Record) -> dict[str, Any]:
 def _is_weights(name: str, size: int) -> bool:
     suffix = Path(name).suffix
     return suffix in _WEIGHTS or (size > _LARGE and suffix not in _TEXT)
+
+
+def read_manifest(file: Path) -> Mapping[str, Any]:
+    """What the exporter wrote about a file; its steps are neither unpacked nor checked. HarnessError if unreadable."""
+    try:
+        with gzip.open(file) as packed, tarfile.open(fileobj=packed, mode="r:") as tar:
+            manifest: Mapping[str, Any] = json.load(_content(tar, tar.next() or tarfile.TarInfo()))["manifest"]
+            return manifest
+    except (OSError, *_MALFORMED) as error:
+        raise _refuse(file, f"{type(error).__name__}: {error}") from error
 
 
 def _unpack(file: Path, folder: Path) -> dict[str, Any]:
