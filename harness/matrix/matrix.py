@@ -118,7 +118,7 @@ def _build(loaded: Loaded[MatrixFile]) -> tuple[Matrix, list[HarnessError]]:
         baseline=file.baseline or ("base" if "base" in methods.entries else None),
         keep=file.keep,
         left_out=frozenset[tuple[str, str]]().union(*rules),
-        entries=loaded.path.parent / file.entries if file.entries else None,
+        entries=Path(file.entries) if file.entries else None,
         places=loaded.places,
         aliases=methods.aliases | suite_aliases,
     )

@@ -260,7 +260,7 @@ class Exclude(Strict):
 class MatrixFile(Strict):
     """The whole of matrix.yaml.
 
-    entries: a folder of finished results, seen from the matrix file, that `harness run` takes over.
+    entries: a folder of finished results, one file a cell, that `harness run` takes over.
     """
 
     version: Literal[1] = 1
