@@ -1,27 +1,30 @@
-"""Does our BFCL checker give the verdicts of the bfcl-eval package? Run by hand, with the package in the environment.
+"""Does our BFCL checker give the verdicts of the bfcl-eval package? Run by hand.
 
-    python benchmarks/bfcl_parity.py [--write]
+    python benchmarks/bfcl_parity.py [--write] [--env DIR]
 
 Every item of every category present is compared on the gold answer and its systematic changes (tests/bfcl_answers.py),
-and on many more changes of single values. Only here is that package's code run. Its model list and its Java and
-JavaScript parsers, which would pull in heavy requirements, are replaced by empty modules; Python answers need none of
-them, and the Java and JavaScript categories are not measured here. Prints one line for each kind of change, then every
-kind of disagreement with an example; exit status 1 if there is one. `--write` keeps the package's verdicts on the
-systematic answers in tests/bfcl_verdicts.json.gz, against which the tests compare.
+and on many more changes of single values. The package judges in an environment of its own, with its Java and
+JavaScript parsers (`bfcl_upstream.py`); it is made in DIR, or in a temporary folder. The Java and JavaScript categories
+are not measured here. Prints one line for each kind of change, then every kind of disagreement with an example; exit
+status 1 if there is one. `--write` keeps the package's verdicts on the systematic answers in
+tests/bfcl_verdicts.json.gz, against which the tests compare.
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
+import subprocess
 import sys
+import tempfile
+import venv
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -31,44 +34,44 @@ from harness.evaluation.tool_calls import Call  # noqa: E402
 from tests.bfcl_answers import ANSWERED, CATEGORIES, answers, fingerprint, ours, rows_of  # noqa: E402
 
 VERDICTS = ROOT / "tests" / "bfcl_verdicts.json.gz"
-STUBS = (
-    "tenacity",
-    "bfcl_eval.constants.model_config",
-    "bfcl_eval.model_handler.parser.java_parser",
-    "bfcl_eval.model_handler.parser.js_parser",
-    "bfcl_eval.eval_checker.ast_eval.type_convertor.java_type_converter",
-    "bfcl_eval.eval_checker.ast_eval.type_convertor.js_type_converter",
+# Without their dependencies; the parsers are of the versions that the package's old tree-sitter reads.
+PACKAGES = (
+    f"bfcl-eval=={version('bfcl-eval')}",
+    f"filelock=={version('filelock')}",
+    "tenacity==9.2.1",
+    "tree-sitter==0.21.3",
+    "tree-sitter-java==0.21.0",
+    "tree-sitter-javascript==0.21.4",
 )
-Judge = Callable[[str, dict[str, Any], str], bool]
+Asked = tuple[str, dict[str, Any], list[tuple[str, str]]]  # category, row, (kind of change, text) of each answer
 
 
-def upstream() -> Judge:
-    """The package's own verdict on an answer's text: True if it counts as right."""
-    for name in STUBS:
-        sys.modules[name] = MagicMock()
-    models = sys.modules["bfcl_eval.constants.model_config"].MODEL_CONFIG_MAPPING
-    models.__getitem__.return_value.underscore_to_dot = False  # as for every model that is prompted
-    from bfcl_eval.constants.enums import Language
-    from bfcl_eval.eval_checker.ast_eval.ast_checker import ast_checker
-    from bfcl_eval.model_handler.utils import default_decode_ast_prompting
-    from bfcl_eval.utils import is_empty_output, is_function_calling_format_output
+def make_environment(folder: Path) -> Path:
+    """An environment with the package in it; its interpreter."""
+    if not (folder / "bin" / "python").exists():
+        venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", *PACKAGES], check=True)
+    return python
 
-    def verdict(category: str, row: dict[str, Any], text: str) -> bool:
-        try:
-            calls = default_decode_ast_prompting(text)
-        except Exception:  # the package counts an answer that it cannot decode as no call
-            return "irrelevance" in category
-        if category not in ANSWERED:
-            return bool(is_empty_output(calls)) == ("irrelevance" in category)
-        if not is_function_calling_format_output(calls):
-            return False
-        try:
-            result = ast_checker(row["function"], calls, row["ground_truth"], Language.PYTHON, category, "any")
-        except Exception:  # which ends the package's own run; no answer can be right there
-            return False
-        return bool(result["valid"])
 
-    return verdict
+def upstream(asked: Sequence[Asked], python: Path, folder: Path) -> str:
+    """The package's verdicts on all answers in order, a 0 or 1 each."""
+    questions, verdicts = folder / "questions.jsonl", folder / "verdicts"
+    with questions.open("w", encoding="utf-8") as file:
+        for category, row, texts in asked:
+            file.write(json.dumps({"category": category, "row": row}) + "\n")
+            file.writelines(json.dumps({"text": text}) + "\n" for _, text in texts)
+    subprocess.run([python, Path(__file__).with_name("bfcl_upstream.py"), questions, verdicts], check=True)
+    return verdicts.read_text()
+
+
+def all_answers() -> Iterator[Asked]:
+    """Every item with its answers, the systematic ones first."""
+    for category in CATEGORIES:
+        for row in rows_of(category):
+            more = more_answers(row) if category in ANSWERED else ()
+            yield category, row, [*answers(category, row), *more]
 
 
 def changed_values(value: Any) -> Iterator[tuple[str, Any]]:
@@ -119,28 +122,35 @@ def changed_calls(call: Call, allowed: dict[str, list[Any]]) -> Iterator[tuple[s
 
 
 def main() -> int:
-    judge = upstream()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--env", type=Path)
+    args = parser.parse_args()
+    asked = list(all_answers())
+    with tempfile.TemporaryDirectory() as folder:
+        python = make_environment(args.env or Path(folder, "env"))
+        bits = iter(upstream(asked, python, Path(folder)))
     compared, agreed, passed, gold_fails = Counter[str](), Counter[str](), Counter[str](), []
-    disagreements: dict[str, str] = {}
+    sizes, disagreements = Counter[str](), dict[str, str]()
     kept: dict[str, dict[str, list[str]]] = {}
-    for category in CATEGORIES:
-        before = compared.total()
-        for row in rows_of(category):
-            systematic = list(answers(category, row))
-            bits = ""
-            for how, text in [*systematic, *(more_answers(row) if category in ANSWERED else ())]:
-                mine, theirs = ours(category, row, text), judge(category, row, text)
-                bits += "01"[theirs]
-                compared[how] += 1
-                agreed[how] += mine.passed == theirs
-                passed[how] += theirs
-                if mine.passed != theirs:
-                    disagreements.setdefault(how, f"{row['id']}: {text}\n  ours {mine}, upstream passes: {theirs}")
-                if how == "gold" and not theirs:
-                    gold_fails.append(f"{row['id']}: {text}")
-            texts = [text for _, text in systematic]
-            kept.setdefault(category, {})[row["id"]] = [fingerprint(texts), bits[: len(texts)]]
-        print(f"{category:24} {len(rows_of(category)):5} items {compared.total() - before:8} answers")
+    for category, row, texts in asked:
+        sizes[category] += len(texts)
+        given = ""
+        for how, text in texts:
+            mine, bit = ours(category, row, text), next(bits)
+            given += bit
+            theirs = bit == "1"
+            compared[how] += 1
+            agreed[how] += mine.passed == theirs
+            passed[how] += theirs
+            if mine.passed != theirs:
+                disagreements.setdefault(how, f"{row['id']}: {text}\n  ours {mine}, upstream passes: {theirs}")
+            if how == "gold" and not theirs:
+                gold_fails.append(f"{row['id']}: {text}")
+        systematic = [text for _, text in answers(category, row)]
+        kept.setdefault(category, {})[row["id"]] = [fingerprint(systematic), given[: len(systematic)]]
+    for category, count in sizes.items():
+        print(f"{category:24} {len(kept[category]):5} items {count:8} answers")
     print(f"\n{'change':32} {'compared':>8} {'agree':>8} {'pass upstream':>14}")
     for how, count in [*sorted(compared.items()), ("all", compared.total())]:
         both = (agreed.total(), passed.total()) if how == "all" else (agreed[how], passed[how])
@@ -148,7 +158,7 @@ def main() -> int:
     for how, example in disagreements.items():
         print(f"\n{how}: {example}")
     print("\n".join(["", f"{len(gold_fails)} gold answers fail upstream", *gold_fails]))
-    if "--write" in sys.argv[1:]:
+    if args.write:
         body = json.dumps({"package": f"bfcl-eval {version('bfcl-eval')}", "verdicts": kept}, separators=(",", ":"))
         VERDICTS.write_bytes(gzip.compress(body.encode(), mtime=0))
     return int(agreed != compared)
