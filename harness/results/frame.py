@@ -276,7 +276,7 @@ def _scored(task: TaskView, score: _Score) -> Result:
         )
     values = {name: m["value"] for name, m in sorted(score.metrics.items()) if _is_number(m["value"])}
     if reason := score.metrics[task.primary].get("withheld"):
-        return Result(task, "withheld", reason, others=values)
+        return Result(task, "withheld", reason, truncated=score.truncated, too_long=score.too_long, others=values)
     if task.primary not in values:
         return Result(task, "failed", f"{task.primary} is not a number", others=values)
     value = values.pop(task.primary)

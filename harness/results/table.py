@@ -169,8 +169,12 @@ def _results(cells: Sequence[CellResult], column: Column) -> list[Result | None]
 def _entry(results: Sequence[Result | None], against: Sequence[Result | None]) -> Entry:
     found = [r for r in results if r is not None and r.state == "ok"]
     state, reason = _worst([(r.state, r.reason) if r else ("missing", "not in this protocol") for r in results])
+    answered = [r for r in results if r is not None and r.state in ("ok", "withheld")]
+    shares = [r.truncated for r in answered if r.truncated is not None]
+    cut = sum(shares) / len(shares) if shares else None
+    seconds = _mean_or_none([r.seconds for r in answered])
     if not found:
-        return Entry(state, reason, notes=(reason,))
+        return Entry(state, reason, truncated=cut, seconds=seconds, notes=(reason,))
     estimate = stats.mean(found)
     base = [r for r in against if r is not None and r.state == "ok"]
     notes = [estimate.reason] if estimate.reason else []
@@ -182,14 +186,13 @@ def _entry(results: Sequence[Result | None], against: Sequence[Result | None]) -
     notes += _overlap_note(found)
     if unasked := sum(r.too_long for r in found):
         notes.append(f"{unasked} prompts did not fit the context and count as wrong")
-    shares = [r.truncated for r in found if r.truncated is not None]
     return Entry(
         "ok" if estimate.value is not None else "failed",
         reason if len(found) < len(results) else estimate.reason if estimate.value is None else "",
         estimate if estimate.value is not None else None,
         stats.difference(found, base) if base else None,
-        sum(shares) / len(shares) if shares else None,
-        _mean_or_none([r.seconds for r in found]),
+        cut,
+        seconds,
         tuple(sorted(found[0].others.items())) if len(results) == 1 else (),
         tuple(notes),
     )
