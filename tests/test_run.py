@@ -140,7 +140,7 @@ def test_a_stale_entry_is_named_and_done_again(finished: tuple[Path, str], tmp_p
     (tmp_path / "entries" / "tiny.lora+dft.s0.tar.gz").unlink()
     _, err = harness(tmp_path, "run", "small.yaml", "--only", "base", "--only", "sft")
     assert "tiny.base" not in err, "its entry was taken over the first time"
-    assert "tiny.sft.s0 is done again: its entry" in err
+    assert "the entry of tiny.sft.s0 in entries is stale" in err
 
 
 def test_scores_that_change_ask_for_answers_that_were_left_behind(finished: tuple[Path, str], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,11 +54,30 @@ def view_named(args: argparse.Namespace, store: Store) -> RunView:
     from harness.runs import load_run, view_of
 
     if is_matrix(args.matrix):
-        return view_of(plan_of(args))
+        plan = plan_of(args)
+        stale = take_entries(plan, store)
+        view, note = view_of(plan), "its entry is stale: it was made with other keys"
+        cells = tuple(replace(c, notes=(*c.notes, note)) if c.name in stale else c for c in view.cells)
+        return replace(view, cells=cells)
     _check_plain(args)
     if args.only:
         raise HarnessError("--only chooses from a matrix, not from a run", todo="name the matrix file")
     return load_run(store, args.matrix)
+
+
+def take_entries(plan: Plan, store: Store) -> list[str]:
+    """Take over what a matrix's `entries:` hold; the cells whose entries are stale. People are told of both."""
+    if plan.matrix.entries is None:
+        return []
+    from harness.boards.entries import take_over
+    from harness.runs import view_of
+
+    came = take_over(store, view_of(plan), plan.matrix.entries)
+    if came.new:
+        print(f"note: cells taken from the entries of {plan.matrix.entries}: {len(came.new)} finished", file=sys.stderr)
+    for cell in came.stale:
+        print(f"note: the entry of {cell} in {plan.matrix.entries} is stale: made with other keys", file=sys.stderr)
+    return came.stale
 
 
 def _check_plain(args: argparse.Namespace) -> None:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.commands.named import plan_of, store_of, warn
+from harness.commands.named import plan_of, store_of, take_entries, warn
 from harness.commands.plan import print_plan
 from harness.commands.table import print_table
 
 if TYPE_CHECKING:
     from harness.execute import Asked
     from harness.plan import Plan
-    from harness.runs import RunView
     from harness.store import Store
 
 
@@ -29,16 +26,6 @@ def run(args: argparse.Namespace) -> int:
     return carry_out(plan, plan_of(args, whole=True) if args.only else plan, store, asked, json_wanted=args.json)
 
 
-def _take_over(store: Store, run: RunView, folder: Path) -> None:
-    from harness.boards.entries import take_over
-
-    came = take_over(store, run, folder)
-    if came.new:
-        print(f"note: cells taken from the entries of {folder}: {len(came.new)} finished", file=sys.stderr)
-    for cell in came.stale:
-        print(f"note: {cell} is done again: its entry in {folder} was made with other keys", file=sys.stderr)
-
-
 def carry_out(plan: Plan, whole: Plan, store: Store, asked: Asked, *, json_wanted: bool) -> int:
     """Do a plan and print its table. whole: the plan of all cells, which is what the run's name stands for."""
     from harness.execute import execute
@@ -46,8 +33,7 @@ def carry_out(plan: Plan, whole: Plan, store: Store, asked: Asked, *, json_wante
     from harness.runs import save_run, view_of
 
     store.create()
-    if plan.matrix.entries:
-        _take_over(store, view_of(plan), plan.matrix.entries)
+    take_entries(plan, store)
     save_run(store, whole)
     keep(store, whole, asked)
     good = execute(plan, store, asked)
