@@ -162,7 +162,6 @@ def test_members_that_a_stage_brings_stand_after_the_owner_of_stages() -> None:
         ({"respond": lambda self, model, request, ctx: None}, "hook `respond`"),
         ({"rollouts": {"n": 4}}, "sets `rollouts`"),
         ({"load": {"quantization": "nf4"}}, "sets `load`"),
-        ({"every": 20}, "sets `every`"),
         ({"needs": frozenset({"judge"})}, "needs `judge`"),
     ],
 )

@@ -71,6 +71,8 @@ OURS = {  # also in pyproject.toml; repeated here so that a checkout works befor
     "prefix": "harness.methods.peft_family:prefix",
     "lt_sft": "harness.methods.lt_sft:LTSFT",
     "lofit": "harness.methods.lofit:LoFiT",
+    "hft": "harness.methods.hft:HFT",
+    "caft": "harness.methods.caft:CAFT",
     "dpo": "harness.methods.dpo:DPO",
     "mft": "harness.methods.mft:MFT",
     "sstoken": "harness.methods.sstoken:SsToken",

@@ -30,6 +30,7 @@ class Context:
 
     stage, stack: the phase and the members that act in it.  step: optimiser steps done.
     progress: share of the budget spent, 0 to 1.  model: the live model.  batch: the one last run.
+    touched: names of the parameters that train or have trained in this stage.
     tokenizer: a `wrap` may replace it, and the artifact then carries the new one.
     memory: a method's only store; plain values and tensors; kept with the stage and restored on resume.
     needs: what the members asked for.  limit: tokens a row at most.
@@ -49,6 +50,7 @@ class Context:
         self.saved: dict[str, Any] = {}
         self.logged: dict[str, Any] = {}
         self.means: dict[str, tuple[float, int]] = {}
+        self.touched: set[str] = set()
         self.kept: dict[str, Tensor] | None = None
         self.generator: Generator | None = None
         self.open_frozen: Callable[[str], nn.Module] | None = None
@@ -172,7 +174,8 @@ class Context:
 
     def keep(self) -> None:
         """Remember the weights as they are now: the stage ends with the last ones kept."""
-        self.kept = {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
+        later = any(m.every for m in self.stack)  # what is still frozen may be trained afterwards
+        self.kept = {n: p.detach().clone() for n, p in self.model.named_parameters() if later or p.requires_grad}
 
     # --- randomness and records -----------------------------------------------------------------------------------
     def rng(self, purpose: str, row: str | None = None) -> torch.Generator:

@@ -35,6 +35,16 @@ class Batch:
         """Tokens that are not padding."""
         return sum(len(q.ids) for q in self.seqs)
 
+    def attention_mask(self, model: Any) -> Tensor:
+        """The mask as a layer of the model takes it, a causal one where sequences bring none. For layers called by
+        themselves, where what an attention kernel does without a mask is its own choice."""
+        longest = self.ids.shape[1]
+        causal = torch.ones(1, 1, longest, longest, dtype=torch.bool, device=self.ids.device).tril()
+        mask = causal if self.mask is None else self.mask
+        if model.config._attn_implementation == "sdpa":
+            return mask
+        return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, torch.finfo(torch.float32).min)
+
 
 def make_batch(seqs: Sequence[Seq], device: torch.device) -> Batch:
     """Pad on the right. What stands in the padding does not matter: nothing reads it, and no target is there."""
@@ -83,7 +93,7 @@ def run_model(
     if embed is not None:
         inputs = {"inputs_embeds": embed(model.get_input_embeddings()(batch.ids))}
     if batch.mask is not None:
-        inputs |= {"attention_mask": _for_attention(model, batch.mask), "position_ids": batch.positions}
+        inputs |= {"attention_mask": batch.attention_mask(model), "position_ids": batch.positions}
     out = model.base_model(**inputs, use_cache=False, output_hidden_states=states, output_attentions=attentions)
     return SimpleNamespace(
         hidden=out.last_hidden_state,
@@ -91,12 +101,6 @@ def run_model(
         states=out.hidden_states if states else None,
         attentions=out.attentions if attentions else None,
     )
-
-
-def _for_attention(model: Any, mask: Tensor) -> Tensor:
-    if model.config._attn_implementation == "sdpa":
-        return mask
-    return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, torch.finfo(torch.float32).min)
 
 
 def check_head(model: nn.Module) -> None:

@@ -45,6 +45,7 @@ class Run:
 
     rows: the stage's data.  order: which of them make which batch.  steps: of the whole stage where they are known
     beforehand, else None and `tokens` is the budget.  offered: batches taken so far.  curve: one entry a step.
+    choose: asks the members anew which parameters train, and makes the optimiser follow.
     """
 
     ctx: Context
@@ -58,6 +59,7 @@ class Run:
     steps: int | None
     tokens: int
     fingerprint: str
+    choose: Callable[[], None]
     offered: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)
     saved_at: float = field(default_factory=time.monotonic)
@@ -95,6 +97,8 @@ def train_step(run: Run, curve: Any) -> None:
     meter.step(tokens, loss_tokens, sum(max(len(q.ids) for q in part) * len(part) for part in parts))
     with meter.phase("optimizer"):
         losses = _update(run, objective, min(1.0, after), curve)
+        if not run.finished and any(m.every and ctx.step % m.every == 0 for m in ctx.stack):
+            run.choose()
     done, total = (ctx.step, run.steps) if run.steps else (meter.trained, run.tokens)
     run.report(float(done), float(total), f"loss {losses['loss']:.3f}")
 
@@ -215,7 +219,7 @@ def snapshot(run: Run) -> dict[str, Any]:
         "progress": ctx.progress,
         "offered": run.offered,
         "cursors": dict(ctx.cursors),
-        "model": {n: p.detach() for n, p in ctx.model.named_parameters() if p.requires_grad},
+        "model": {n: p.detach() for n, p in ctx.model.named_parameters() if n in ctx.touched},
         "optimizer": run.optimizer.state_dict(),
         "memory": ctx.memory,
         "kept": ctx.kept,
@@ -232,10 +236,13 @@ def restore(run: Run, state: dict[str, Any]) -> None:
     with torch.no_grad():
         for name, value in state["model"].items():
             mine[name].copy_(value)
-    run.optimizer.load_state_dict(state["optimizer"])
+    ctx.touched |= state["model"].keys()
     ctx.step, ctx.progress, run.offered = state["step"], state["progress"], state["offered"]
     ctx.cursors, ctx.kept, ctx.saved = state["cursors"], state["kept"], state["saved"]
     ctx.memory.clear()
     ctx.memory.update(state["memory"])
     ctx.meter.restore(state["meter"])
     run.curve = state["curve"]
+    if any(m.every for m in ctx.stack):
+        run.choose()
+    run.optimizer.load_state_dict(state["optimizer"])

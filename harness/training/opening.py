@@ -163,13 +163,16 @@ def choose_trainable(
     """Which parameters train in this stage, with their optimiser options; the others are frozen here.
 
     Worked out afresh from ownership for every stage: what an earlier stage left in `requires_grad` does not count.
+    A member is asked as at the last step that is a multiple of its `every`, so asking between two changes nothing.
     HarnessError if nothing is left to train, or nothing of a member that brought parameters.
     """
     whose = {name: owners.get(id(p)) for name, p in model.named_parameters()}
     base = set() if any(m.freeze for m in stack) else {n for n, m in whose.items() if m is None}
     chosen: set[str] = set()
     options: dict[str, dict[str, Any]] = {}
+    now = ctx.step
     for member in stack:
+        ctx.step = now - now % member.every if member.every else 0
         own = {n for n, m in whose.items() if m is member}
         answer = member.train_only([n for n in whose if n in base | own], ctx)
         if isinstance(answer, dict):
@@ -179,6 +182,7 @@ def choose_trainable(
             raise HarnessError(f"method `{member.name}` added parameters and trains none of them")
         chosen |= own & picked
         base &= picked
+    ctx.step = now
     chosen |= base
     if not chosen:
         raise HarnessError(
@@ -188,6 +192,7 @@ def choose_trainable(
         )
     for name, p in model.named_parameters():
         p.requires_grad_(name in chosen)
+    ctx.touched |= chosen
     return {n: options.get(n, {}) for n in whose if n in chosen}
 
 

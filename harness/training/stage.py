@@ -92,6 +92,11 @@ def _prepare(task: TrainTask, ctx: Context, opener: Opener, stages: Sequence[Sta
         task.seed,
         lambda i: sum(len(q.ids) for q in ctx.encode([rows[i]], where=where)),
     )
+    optimizer = make_optimizer(ctx, options, settings)
+
+    def choose() -> None:
+        regroup(optimizer, parameter_groups(ctx, choose_trainable(ctx.model, stack, opener.owners, ctx), settings))
+
     share = stage.share / sum(s.share for s in stages)
     tokens = round((settings.budget.tokens or 0) * share)
     steps = settings.budget.steps and max(1, round(settings.budget.steps * share))
@@ -103,7 +108,8 @@ def _prepare(task: TrainTask, ctx: Context, opener: Opener, stages: Sequence[Sta
         rows=rows,
         where=where,
         order=order,
-        optimizer=make_optimizer(ctx, options, settings),
+        optimizer=optimizer,
+        choose=choose,
         work=work,
         report=report,
         steps=steps,
@@ -146,7 +152,19 @@ def _rows(task: TrainTask, ctx: Context) -> tuple[list[Row], str]:
 
 
 def make_optimizer(ctx: Context, options: Mapping[str, Mapping[str, Any]], settings: TrainSettings) -> Any:
-    """AdamW in fp32, or a member's own. Parameters of equal options share a group; norms and biases do not decay."""
+    """AdamW in fp32, or a member's own."""
+    groups = parameter_groups(ctx, options, settings)
+    made = owner(ctx.stack, "optimizer").optimizer(groups, ctx)
+    optimizer = made or torch.optim.AdamW(groups, betas=settings.betas, fused=True)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def parameter_groups(
+    ctx: Context, options: Mapping[str, Mapping[str, Any]], settings: TrainSettings
+) -> list[dict[str, Any]]:
+    """Parameters of equal options share a group; norms and biases do not decay."""
     parameters = dict(ctx.model.named_parameters())
     groups: dict[str, dict[str, Any]] = {}
     for name, own in options.items():
@@ -154,11 +172,17 @@ def make_optimizer(ctx: Context, options: Mapping[str, Mapping[str, Any]], setti
         decay = settings.weight_decay if p.ndim > 1 else 0.0
         group = {"lr": settings.lr, "weight_decay": decay, **own}
         groups.setdefault(digest(group), {**group, "params": []})["params"].append(p)
-    made = owner(ctx.stack, "optimizer").optimizer(list(groups.values()), ctx)
-    optimizer = made or torch.optim.AdamW(list(groups.values()), betas=settings.betas, fused=True)
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
-    return optimizer
+    return list(groups.values())
+
+
+def regroup(optimizer: Any, groups: Sequence[dict[str, Any]]) -> None:
+    """Let an optimiser go on with other parameters: what is new starts without a state, what has left loses its own."""
+    staying = {p for group in groups for p in group["params"]}
+    for p in [p for p in optimizer.state if p not in staying]:
+        del optimizer.state[p]
+    optimizer.param_groups.clear()
+    for group in groups:
+        optimizer.add_param_group({**group, "initial_lr": group["lr"]})
 
 
 def _finish(ctx: Context) -> None:
@@ -177,7 +201,7 @@ def _save(task: TrainTask, ctx: Context, opener: Opener, stages: Sequence[Stage]
     folder.mkdir(parents=True, exist_ok=True)
     model: Any = ctx.model
     own = {n for n, p in model.named_parameters() if id(p) in opener.owners}
-    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    trained = ctx.touched
     if ctx.stage is not stages[-1]:
         kind = "stage"
         before = set() if ctx.stage.init == "base" else {n for n, _ in model.named_parameters()}

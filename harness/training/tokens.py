@@ -89,15 +89,16 @@ class Tokens:
         f: Callable[..., Tensor],
         *others: Tokens,
         hidden: Tensor | None = None,
+        head: Callable[[Tensor], Tensor] | None = None,
         at: Tensor | None = None,
     ) -> Tensor:
         """`f(logits, ..., target)` over all loss tokens, in slices that stay within a row -> [N, ...].
 
         f gets fp32 logits [n, V] of this model and of each of `others`, and targets [n]. It may be called again in
         the backward pass; numbers drawn from `ctx.rng` are then the same.  hidden [N, H]: other states for the head.
-        at: only these entries.
+        head: another output layer than the model's.  at: only these entries.
         """
-        return self._slices(f, *others, hidden=hidden, at=at)
+        return self._slices(f, *others, hidden=hidden, head=head, at=at)
 
     # --- columns, rows and views ----------------------------------------------------------------------------------
     @property
@@ -205,17 +206,18 @@ class Tokens:
         f: Callable[..., Tensor],
         *others: Tokens,
         hidden: Tensor | None = None,
+        head: Callable[[Tensor], Tensor] | None = None,
         at: Tensor | None = None,
         by_row: bool = True,
     ) -> Tensor:
         states = [self.hidden if hidden is None else hidden, *(o.hidden for o in others)]
-        heads = [self.out.head, *(o.out.head for o in others)]
+        heads = [head or self.out.head, *(o.out.head for o in others)]
         ids, row = self.ids, self.row
         if at is not None:
             states, ids, row = [h[at] for h in states], ids[at], row[at]
         if not len(ids):
             return torch.zeros(0, device=self.ctx.device)
-        size = max(16, SLICE // getattr(heads[0], "out_features", 2**17))
+        size = max(16, SLICE // getattr(self.out.head, "out_features", 2**17))
         cuts = self._cuts(row, size, by_row)
         recompute = self._grad and torch.is_grad_enabled() and len(ids) > size
 

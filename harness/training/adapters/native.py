@@ -38,7 +38,9 @@ class NativeAdapter:
         check_stack(stack)
         members = list(stack)
         for stage in owner(stack, "stages").stages(None):
-            check_stack(stage_stack(stack, stage))
+            acting = stage_stack(stack, stage)
+            check_stack(acting)
+            _check_redraws(acting)
             members += stage.run
         for member in members:
             self._check_member(member)
@@ -47,7 +49,7 @@ class NativeAdapter:
         for hook in ("reward", "advantage", "respond"):
             if overrides(member, hook) and hook not in self.hooks:
                 raise Refused(f"`{member.name}` uses the hook `{hook}`, which the native trainer does not run")
-        for attribute in ("rollouts", "load", "every"):
+        for attribute in ("rollouts", "load"):
             if getattr(member, attribute):
                 raise Refused(f"`{member.name}` sets `{attribute}`, which the native trainer does not do")
         for need in sorted(member.needs):
@@ -64,3 +66,13 @@ class NativeAdapter:
         stack = build(task.stack)
         self.check(stack)
         return run_stage(task, stack, work, earlier, report)
+
+
+def _check_redraws(acting: Sequence[Method]) -> None:
+    again = next((m for m in acting if m.every), None)
+    own = owner(acting, "optimizer")
+    if again and overrides(own, "optimizer"):
+        raise Refused(
+            f"`{again.name}` changes in mid-stage what trains, which the optimiser of `{own.name}` cannot follow",
+            todo="keep one of them",
+        )
