@@ -19,6 +19,7 @@ from harness.methods.base import Method, check_stack
 GROUP = "harness.methods"
 OURS = {  # also in pyproject.toml; repeated here so that a checkout works before it is installed anew
     "base": "harness.methods.base_model:BaseModel",
+    "urial": "harness.methods.urial:URIAL",
     "sft": "harness.methods.sft:SFT",
     "lora": "harness.methods.lora:LoRA",
     "dft": "harness.methods.dft:DFT",
