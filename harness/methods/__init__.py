@@ -75,6 +75,8 @@ OURS = {  # also in pyproject.toml; repeated here so that a checkout works befor
     "dpo": "harness.methods.dpo:DPO",
     "mft": "harness.methods.mft:MFT",
     "sstoken": "harness.methods.sstoken:SsToken",
+    "clear": "harness.methods.clear:Clear",
+    "clear_logit": "harness.methods.clear_logit:ClearLogit",
 }
 
 
