@@ -19,7 +19,7 @@ from harness.data.sources import rows as source_rows
 from harness.digest import digest, key_of
 from harness.encoders import refusals
 from harness.engines import check as check_engine
-from harness.engines.base import EngineSpec
+from harness.engines.base import EngineSpec, Request
 from harness.errors import HarnessError, Problems, Refused
 from harness.evaluation import contamination
 from harness.evaluation.judge.judges import JudgeSpec, plan_judge, with_judge
@@ -205,7 +205,7 @@ class _Resolver:
             known = {str(p) for p in self.problems}
             self.problems += [p for p in refused if str(p) not in known]
             return None
-        if any(t.chat for t in self.tasks) or stages:
+        if stages or (any(t.chat for t in self.tasks) and sends_conversations(stack)):
             self._need_template(cell.model, model)
         data = self._data_step(cell, model, stack, source) if source else None
         train: list[Step] = []
@@ -305,6 +305,14 @@ class _Resolver:
     @functools.cached_property
     def _bare(self) -> set[str]:
         return set()
+
+
+def sends_conversations(stack: Sequence[Method]) -> bool:
+    """Whether what a task asks as a conversation reaches the engine as one; a member's `prompt` may make it a text."""
+    request = Request(messages=({"role": "user", "content": ""},))
+    for member in stack:
+        request = member.prompt(request, None)
+    return request.messages is not None
 
 
 def stack_identity(stack: Sequence[Method]) -> list[list[Any]]:

@@ -16,7 +16,7 @@ from harness.matrix.cells import Members
 from harness.matrix.grid import Report, merged, points
 from harness.matrix.schema import CommandTrainer, MatrixFile, MethodForm, TrainSettings
 
-UNTRAINED = "base"  # the method that leaves a model as it is: alone in a stack, it has neither data nor seed
+UNTRAINED = ("base", "urial")  # methods that leave a model as it is: alone in a stack, with neither data nor seed
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class MethodEntry:
 
     @property
     def trains(self) -> bool:
-        """Whether there is anything to train: the stack is not `base` alone."""
-        return [name for name, _ in self.stack] != [UNTRAINED]
+        """Whether there is anything to train: the stack is not one of `UNTRAINED` alone."""
+        return not (len(self.stack) == 1 and self.stack[0][0] in UNTRAINED)
 
 
 @dataclass
@@ -117,7 +117,7 @@ class _Speller:
         stack = self.stack(written)
         own = merged(self.shared, form.train)
         entry = MethodEntry(label, stack, own, "", form.trainer)
-        data = self.data(written) if entry.trains else self.untouched(written)
+        data = self.data(written) if entry.trains else self.untouched(written, entry)
         # A stack may be missing because it was a mistake; the grid would then be held against the wrong one.
         grid = {} if self.partial and form.stack is None else form.grid
         for name, members, train in points(label, grid, stack, own, self.report(f"{written.path}.grid")):
@@ -150,9 +150,11 @@ class _Speller:
             self.problem(written.path, f"there is no data to train `{written.label}` on", todo=todo)
         return data
 
-    def untouched(self, written: _Written) -> str:
-        for name in ("train", "data", "grid"):
+    def untouched(self, written: _Written, entry: MethodEntry) -> str:
+        base = entry.stack[0][0] == UNTRAINED[0]
+        for name in ("train", "data", "grid") if base else ("train", "data"):  # the others may have parameters
             if name in written.form.model_fields_set:
-                what = f"`{written.label}` is the untouched model, so its `{name}` would do nothing"
+                state = "is the untouched model" if base else "trains nothing"
+                what = f"`{written.label}` {state}, so its `{name}` would do nothing"
                 self.problem(f"{written.path}.{name}", what, todo="remove it, or stack a method that trains")
         return ""

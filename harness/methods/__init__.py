@@ -19,6 +19,7 @@ from harness.methods.base import Method, check_stack
 GROUP = "harness.methods"
 OURS = {  # also in pyproject.toml; repeated here so that a checkout works before it is installed anew
     "base": "harness.methods.base_model:BaseModel",
+    "urial": "harness.methods.urial:URIAL",
     "sft": "harness.methods.sft:SFT",
     "lora": "harness.methods.lora:LoRA",
     "dft": "harness.methods.dft:DFT",
@@ -76,6 +77,8 @@ OURS = {  # also in pyproject.toml; repeated here so that a checkout works befor
     "dpo": "harness.methods.dpo:DPO",
     "mft": "harness.methods.mft:MFT",
     "sstoken": "harness.methods.sstoken:SsToken",
+    "clear": "harness.methods.clear:Clear",
+    "clear_logit": "harness.methods.clear_logit:ClearLogit",
 }
 
 

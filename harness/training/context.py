@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from harness.engines.base import Request, Response
 from harness.errors import HarnessError, Refused, nearest
 from harness.methods.base import Method, Row, Stage, overrides
+from harness.methods.nli import Classifier, Nli
 from harness.training import randomness
 from harness.training.budget import Meter
 from harness.training.forward import Batch
@@ -53,6 +54,8 @@ class Context:
         self.touched: set[str] = set()
         self.kept: dict[str, Tensor] | None = None
         self.generator: Generator | None = None
+        self.nli: Nli | None = None
+        self.notes: dict[str, dict[str, Any]] = {}
         self.open_frozen: Callable[[str], nn.Module] | None = None
         self.read_start: Callable[[], dict[str, Tensor]] | None = None
         self._bf16 = precision == "bf16"
@@ -210,6 +213,10 @@ class Context:
         """A side file of the artifact: tensors or plain values, under a name."""
         self.saved[name] = value
 
+    def note(self, row: str, **fields: Any) -> None:
+        """What a ledger of rows is to say of one, by its id: plain values. While rows are curated or made."""
+        self.notes.setdefault(row, {}).update(fields)
+
     # --- answers ----------------------------------------------------------------------------------------------------
     def generate(self, requests: Sequence[Request], model: str = "live", n: int = 1) -> list[list[Response]]:
         """n answers of a model to every request, each with a sampling seed of its own. Requests are sent as they are:
@@ -230,6 +237,12 @@ class Context:
         if self.generator is None:
             raise Refused("nothing generates here", todo="the method says `generator` among its needs")
         return self.generator.answer(requests, model)
+
+    def contradiction(self, pairs: Sequence[tuple[str, str]], model: str) -> list[float]:
+        """P(contradiction) of each (premise, hypothesis) under an NLI model, a folder. Needs `nli`."""
+        if self.nli is None:
+            self.nli = Classifier(Path(model), self.device)
+        return self.nli.contradiction(pairs)
 
     # --- services that this trainer does not have -----------------------------------------------------------------
     def _absent(self, service: str) -> NoReturn:

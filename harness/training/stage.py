@@ -22,6 +22,7 @@ from harness.training import artifacts, checkpoint
 from harness.training.adapters import TrainResult, TrainTask
 from harness.training.batches import Order, steps_for
 from harness.training.context import Context
+from harness.training.curation import made_rows
 from harness.training.data import read_rows
 from harness.training.forward import check_head
 from harness.training.loop import Diverged, Report, Run, restore, train
@@ -61,7 +62,7 @@ def run_stage(
         check_head(ctx.model)
         ctx.limit = min(ctx.limit, _context_length(ctx.model))
     with ctx.meter.phase("data"):
-        run = _prepare(task, ctx, opener, stages, work, report)
+        run = _prepare(task, ctx, opener, stages, [work, *earlier], report)
     size = sum(p.numel() for p in ctx.trainable)  # saving unwraps: what trained may be gone by then
     state = checkpoint.find([work, *earlier], run.fingerprint)
     if state is not None:
@@ -79,13 +80,15 @@ def run_stage(
     return TrainResult("ok", _cost(ctx, work, size), _summary(run, state))
 
 
-def _prepare(task: TrainTask, ctx: Context, opener: Opener, stages: Sequence[Stage], work: Path, report: Report) -> Run:
-    """Data, order, budget and optimiser of a stage."""
+def _prepare(
+    task: TrainTask, ctx: Context, opener: Opener, stages: Sequence[Stage], folders: Sequence[Path], report: Report
+) -> Run:
+    """Data, order, budget and optimiser of a stage. folders: its own, and those of attempts that ended."""
     stage, stack = ctx.stage, ctx.stack
     settings = TrainSettings(**{**task.settings.model_dump(), **stage.settings})
     ctx.read_start = lambda: start_weights(opener, ctx, stage)
     options = choose_trainable(ctx.model, stack, opener.owners, ctx)
-    rows, where = _rows(task, ctx)
+    rows, where = _rows(task, ctx, opener, folders)
     order = Order(
         len(rows),
         settings.batch_size,
@@ -110,7 +113,7 @@ def _prepare(task: TrainTask, ctx: Context, opener: Opener, stages: Sequence[Sta
         order=order,
         optimizer=optimizer,
         choose=choose,
-        work=work,
+        work=folders[0],
         report=report,
         steps=steps,
         tokens=tokens,
@@ -126,11 +129,12 @@ def _prepare(task: TrainTask, ctx: Context, opener: Opener, stages: Sequence[Sta
     )
 
 
-def _rows(task: TrainTask, ctx: Context) -> tuple[list[Row], str]:
+def _rows(task: TrainTask, ctx: Context, opener: Opener, folders: Sequence[Path]) -> tuple[list[Row], str]:
     """The stage's rows, and the file they are from."""
     source = ctx.stage.rows
     if callable(source):
-        rows, where = source(ctx), f"stage {ctx.stage.name}"
+        by = owner(opener.stack, "stages").name
+        rows, where = made_rows(ctx, source, by, task.rows, folders), f"stage {ctx.stage.name}"
     elif source in task.rows:
         rows, where = ctx.rows(source), str(task.rows[source])
     else:

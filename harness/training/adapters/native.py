@@ -12,7 +12,7 @@ from harness.methods.base import Method, check_stack, overrides, owner, stage_st
 if TYPE_CHECKING:
     from harness.training.adapters import TrainResult, TrainTask
 
-NEEDS = frozenset({"ref", "pairs", "unlabelled", "whole_batch", "double_backward"})
+NEEDS = frozenset({"ref", "pairs", "unlabelled", "whole_batch", "double_backward", "generator", "nli"})
 PREFIXES = ("hidden:", "attention:")
 
 
@@ -52,6 +52,11 @@ class NativeAdapter:
         for attribute in ("rollouts", "load"):
             if getattr(member, attribute):
                 raise Refused(f"`{member.name}` sets `{attribute}`, which the native trainer does not do")
+        if "nli" in member.needs and not getattr(member, "nli", ""):
+            raise Refused(
+                f"`{member.name}` needs a model for natural language inference, and none is given",
+                todo="give its folder as the parameter `nli`",
+            )
         for need in sorted(member.needs):
             if need not in NEEDS and not need.startswith(PREFIXES):
                 raise Refused(f"`{member.name}` needs `{need}`, which the native trainer does not offer")
