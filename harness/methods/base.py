@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the host's types, for the type checker and the reader only
     from torch.nn import Module
 
     from harness.engines.base import Request
+    from harness.methods.facts import ModelFacts
     from harness.training.context import Context
     from harness.training.sequences import Seq
     from harness.training.tokens import Tokens
@@ -107,6 +108,9 @@ class Method:
         self.params = self.Params(**params)
         for name in type(self.params).model_fields:
             setattr(self, name, getattr(self.params, name))
+
+    def fits(self, model: ModelFacts) -> None:
+        """At planning. Refused, with the reason, for a model that cannot take this method with these parameters."""
 
     # --- data -------------------------------------------------------------------------------------------------
     def curate(self, rows: list[Row], ctx: Context) -> list[Row] | dict[str, list[Row]]:

@@ -12,6 +12,7 @@ from harness.methods.base import Method
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from harness.methods.facts import ModelFacts
     from harness.training.context import Context
 
 
@@ -55,6 +56,9 @@ class LoRA(Method):
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         return frozenset({"whole_batch"}) if self.dropout else frozenset()
+
+    def fits(self, model: ModelFacts) -> None:
+        list(model.layers_named(self.target_modules))
 
     def wrap(self, model: Module, ctx: Context) -> Module:
         from peft import LoraConfig, inject_adapter_in_model
