@@ -49,6 +49,21 @@ def make_artifacts(folder: Path) -> dict[str, Artifact]:
     return found
 
 
+def add_biases(base: Path, folder: Path, size: float, where: str = "") -> None:
+    """Write a model with biases of all its linear layers, random of that size in layers whose name has `where`."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
+    for name, layer in model.model.named_modules():
+        if isinstance(layer, torch.nn.Linear):
+            values = size * torch.randn(layer.out_features) if where in name else torch.zeros(layer.out_features)
+            layer.bias = torch.nn.Parameter(values.to(layer.weight.dtype))
+    model.config.attention_bias = model.config.mlp_bias = True
+    model.save_pretrained(folder)
+
+
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     return make_artifacts(tmp_path_factory.mktemp("artifacts"))
@@ -253,6 +268,76 @@ def test_weights_that_do_not_fit_the_base_are_refused(artifacts: dict[str, Artif
     with pytest.raises(StepFailed, match="do not fit") as caught:
         prepare(replace(artifacts["full1"], path=other), "float32", [[5]], [6])
     assert "hf" in caught.value.todo
+
+
+def test_an_artifact_may_have_tensors_that_its_base_has_not(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    from harness.engines.weights import structure
+
+    base = artifacts["base"].base
+    add_biases(base, tmp_path, 0.1)
+    ready = prepare(Artifact(base, "x", "full", tmp_path), "float32", [[5]], [6])
+    new = ready.structure.keys() - structure(base).keys()
+    assert len(new) == 2 * 7 and all(name.endswith("_proj.bias") for name in new)
+
+
+@pytest.mark.parametrize(
+    ("bias", "dropped", "said"),
+    [
+        (True, "self_attn.o_proj.bias", "lack 2 tensors that their configuration builds"),
+        (True, "bias", "lack 8 tensors that their configuration builds"),
+        (True, "self_attn.o_proj.weight", "do not fit its base: 2 tensors"),
+        (False, "nothing", "have 8 tensors that their configuration does not build"),
+        (True, "cut", "have 1 tensors of other shapes than their configuration builds"),
+    ],
+)
+def test_weights_that_are_not_what_their_own_configuration_builds_are_refused(
+    artifacts: dict[str, Artifact], tmp_path: Path, bias: bool, dropped: str, said: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    base, file = artifacts["base"].base, tmp_path / "model.safetensors"
+    add_biases(base, tmp_path, 0.1)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "attention_bias": bias, "mlp_bias": False}))
+    gone = (dropped, "gate_proj.bias", "up_proj.bias", "down_proj.bias")
+    kept = {n: t for n, t in load_file(file).items() if not n.endswith(gone)}
+    if dropped == "cut":
+        kept["model.layers.0.self_attn.o_proj.bias"] = kept["model.layers.0.self_attn.o_proj.bias"][:-1].clone()
+    save_file(kept, file, metadata={"format": "pt"})
+    with pytest.raises(StepFailed, match=said) as caught:
+        prepare(Artifact(base, "x", "full", tmp_path, "cell"), "float32", [[5]], [6])
+    assert caught.value.kind == "user"
+    assert "self_attn" in caught.value.why
+
+
+def test_a_foreign_tokenizer_is_refused_whatever_the_weights(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    base = artifacts["base"].base
+    add_biases(base, tmp_path, 0.1)
+    (tmp_path / "tokenizer.json").write_text((base / "tokenizer.json").read_text() + " ")
+    with pytest.raises(StepFailed, match="replaces the base's tokenizer"):
+        prepare(Artifact(base, "x", "full", tmp_path), "float32", [[5]], [6])
+
+
+def test_a_model_is_asked_for_biases_by_place_and_value(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    """A stand-in for vLLM's model, which joins q, k and v, here with another k in the second layer and no o."""
+    import torch
+    from safetensors.torch import load_file
+
+    from harness.engines.vllm_held import not_held
+
+    add_biases(artifacts["base"].base, tmp_path, 0.1)
+    stored = load_file(tmp_path / "model.safetensors")
+    model = torch.nn.Module()
+    model.packed_modules_mapping = {"qkv_proj": ["q_proj", "k_proj", "v_proj"]}  # type: ignore[assignment]
+    joined = {i: [stored[f"model.layers.{i}.self_attn.{x}_proj.bias"] for x in "qkv"] for i in (0, 1)}
+    joined[1][1] = joined[1][1] + 0.01
+    held = {f"model.layers.{i}.self_attn.qkv_proj.bias": torch.nn.Parameter(torch.cat(b)) for i, b in joined.items()}
+    model.named_parameters = lambda: iter(held.items())  # type: ignore[assignment,method-assign,misc]
+    names = [f"model.layers.{i}.self_attn.{x}_proj.bias" for i in (0, 1) for x in "qkvo"]
+    homeless, other = not_held(model, tmp_path, names, "float32")
+    assert homeless == [names[3], names[7]]
+    assert other == names[4:7]
+    assert not_held(model, tmp_path, names[:3], "float32") == ([], [])
 
 
 def test_a_conversation_needs_a_chat_template(tiny_model_without_template: Path) -> None:

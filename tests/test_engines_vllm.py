@@ -1,4 +1,4 @@
-"""Real vLLM: weights that stay behind are caught, and both ways of scoring a choice agree.
+"""Real vLLM: weights that stay behind or find no place are caught, and both ways of scoring a choice agree.
 
 Each model gets one engine, in a process of its own.
 """
@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from harness.data.models import find_model, harness_cache, materialise
 from harness.engines.base import Artifact, EngineSpec, Request
 from harness.errors import StepFailed
 from tests.engine_process import EngineProcess
-from tests.test_engines import CHAT, SPEC, make_artifacts
+from tests.test_engines import CHAT, SPEC, add_biases, make_artifacts
+from tests.training import train
 
 pytestmark = pytest.mark.real
 
@@ -138,18 +140,128 @@ def test_an_artifact_that_changes_nothing_is_said_to_be_a_no_op(
     assert record.canary["no_op"]
 
 
+# --- artifacts with more tensors than their base ------------------------------------------------------------------
+def left_by(method: Any, base: Path, folder: Path) -> Artifact:
+    path = train(folder, base, method, steps=3, lr=3e-2).work / "artifact"
+    return Artifact(base, method.name, "full", path, method.name)
+
+
+@pytest.fixture(scope="module")
+def trained(artifacts: dict[str, Artifact], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """What `lofit` (twice) and `bitfit` leave of the tiny model."""
+    from harness.methods.bitfit import BitFit
+    from harness.methods.lofit import LoFiT
+
+    base, folder = artifacts["base"].base, tmp_path_factory.mktemp("trained")
+    found = {"bitfit": left_by(BitFit(), base, folder / "bitfit")}
+    for name, heads in (("lofit", ((0, 1), (1, 2))), ("lofit2", ((0, 3),))):
+        made = left_by(LoFiT(heads=heads, std=0.3), base, folder / name)
+        found[name] = replace(made, name=name, digest=name)
+    return found
+
+
+def test_what_adds_biases_is_served_by_a_fresh_engine_and_so_is_the_next_without_them(
+    small: EngineProcess, artifacts: dict[str, Artifact], trained: dict[str, Artifact]
+) -> None:
+    """Between artifacts of one structure weights are swapped in place. Each answers as transformers does."""
+    from harness.engines.hf import HFEngine
+
+    reference = HFEngine()
+    reference.open(artifacts["base"].base, replace(SPEC, name="hf"))
+    request = Request("choose", text="compare", choices=("a", "bcd", " e"))
+    ways, every = [], {**artifacts, **trained}
+    small.activate(artifacts["base"])
+    for name in ("lofit", "lofit2", "bitfit", "full2", "base", "lofit", "base"):
+        record = small.activate(every[name])
+        ways.append(record.way)
+        assert record.canary["verdict"] in ("matches", "fresh", "same")
+        reference.activate(every[name])
+        [seen], [expected] = small.loglikelihood([request]), reference.loglikelihood([request])
+        assert seen.logprobs == pytest.approx(expected.logprobs, abs=1e-3)
+    assert ways == ["restart", "reload", "restart", "restart", "reload", "restart", "restart"]
+
+
+@pytest.fixture(scope="module")
+def biased(embedded: tuple[EngineProcess, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """The embedded model with biases of every linear layer, with small ones, and with a few that hardly matter."""
+    _, folder = embedded
+    sizes = {"biased": (0.03, ""), "slightly": (0.001, ""), "hardly": (0.003, "layers.29.self_attn.o_proj")}
+    paths = {name: tmp_path_factory.mktemp(name) for name in sizes}
+    for name, (size, where) in sizes.items():
+        add_biases(folder, paths[name], size, where)
+    return {name: Artifact(folder, name, "full", path, name) for name, path in paths.items()}
+
+
+def activate_on_base_configuration(engine: Any, artifact: Artifact, *, trusting: bool) -> Any:
+    """As if vLLM's model had no place for biases: it is started with a configuration that declares none."""
+    from harness.engines import vllm
+
+    begin = vllm.start
+
+    def start(folder: Path, *args: Any, **how: Any) -> Any:
+        told, untold = folder / "config.json", (artifact.base / "config.json").read_text()
+        kept = told.read_text()
+        told.write_text(untold)
+        try:
+            return begin(folder, *args, **how)
+        finally:
+            told.write_text(kept)
+
+    vllm.start = start
+    if trusting:
+        engine._check_held = lambda *args: None
+    try:
+        return engine.activate(artifact)
+    finally:
+        vllm.start = begin
+        engine.__dict__.pop("_check_held", None)
+
+
+def test_a_bias_that_vllm_has_no_place_for_is_caught(
+    embedded: tuple[EngineProcess, Path], biased: dict[str, Artifact]
+) -> None:
+    """vLLM passes over it. The canary sees a large one only: so the model is asked what it holds."""
+    engine, folder = embedded
+    with pytest.raises(StepFailed, match="the engine still answers as base did"):
+        engine.run(partial(activate_on_base_configuration, trusting=True), biased["biased"])
+    for name in ("biased", "slightly"):
+        with pytest.raises(StepFailed, match="has no place for 210 tensors") as caught:
+            engine.run(partial(activate_on_base_configuration, trusting=False), biased[name])
+        assert caught.value.kind == "user"
+        assert "hf" in caught.value.todo
+    blind = engine.run(partial(activate_on_base_configuration, trusting=True), biased["slightly"])
+    assert blind.canary["verdict"] == "fresh"
+    record = engine.activate(Artifact(folder, "base"))
+    assert (record.way, record.canary) == ("restart", {"verdict": "same", "drift": 0.0})
+
+
+def test_a_bias_too_small_for_the_canary_does_not_stay_behind(
+    embedded: tuple[EngineProcess, Path], biased: dict[str, Artifact], tuned: dict[str, Artifact]
+) -> None:
+    """Under weights that were not seen before, it would look like the engine's own noise."""
+    engine, _ = embedded
+    record = engine.activate(biased["hardly"])
+    assert (record.way, record.canary["verdict"]) == ("restart", "fresh")
+    record = engine.activate(tuned["other"])
+    assert (record.way, record.canary["verdict"]) == ("restart", "matches")
+    for name in ("base", "other", "base"):
+        record = engine.activate(tuned[name])
+        assert record.way == "reload"
+        assert record.canary == {"verdict": "same", "drift": 0.0}, "what was seen before had the bias in it"
+
+
 @pytest.fixture(scope="module")
 def tuned(embedded: tuple[EngineProcess, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
-    """The embedded model and what might be made of it: all weights changed a little, one of them, an adapter."""
+    """The embedded model and what might be made of it: all weights changed a little (twice), one weight, an adapter."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     _, folder = embedded
     made = {"base": Artifact(folder, "base")}
-    paths = {name: tmp_path_factory.mktemp(name) for name in ("changed", "touched", "adapted")}
+    paths = {name: tmp_path_factory.mktemp(name) for name in ("changed", "touched", "adapted", "other")}
     torch.manual_seed(0)
-    for name in ("changed", "touched"):
+    for name in ("changed", "touched", "other"):
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
         with torch.no_grad():
             if name == "touched":
@@ -201,9 +313,9 @@ def likeliest(engine: Any, prompts: list[list[int]], ids: list[list[int]]) -> li
     return [[tables[number][i].logprob for i in row] for number, row in enumerate(ids)]
 
 
-@pytest.mark.parametrize("name", ["base", "changed", "adapted"])
+@pytest.mark.parametrize("name", ["base", "changed", "adapted", "biased"])
 def test_both_engines_agree_on_the_next_token(
-    embedded: tuple[EngineProcess, Path], tuned: dict[str, Artifact], name: str
+    embedded: tuple[EngineProcess, Path], tuned: dict[str, Artifact], biased: dict[str, Artifact], name: str
 ) -> None:
     """In bfloat16, on the four likeliest tokens after each prompt; the reference has the adapter unmerged."""
     import torch
@@ -213,10 +325,11 @@ def test_both_engines_agree_on_the_next_token(
     from harness.engines.hf import HFEngine, next_logprobs
 
     engine, folder = embedded
-    engine.activate(tuned[name])
+    artifact = {**tuned, **biased}[name]
+    engine.activate(artifact)
     reference = HFEngine()
     reference.open(folder, EngineSpec(name="hf"))
-    reference.activate(tuned[name])
+    reference.activate(artifact)
     prompts = AutoTokenizer.from_pretrained(folder)(list(PROMPTS))["input_ids"]
     expected, ids = next_logprobs(reference._model, prompts, range(reference._model.config.vocab_size)).topk(4)
     seen = torch.tensor(engine.run(likeliest, prompts, ids.tolist()))

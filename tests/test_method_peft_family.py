@@ -31,7 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {  # where the defaults are larger than the t
     "psoft": {"r": 4},
     "road": {"group_size": 16},
 }
-UNFOLDED = [n for n in ALL if methods.load(n).engine == "hf" and n != "bitfit"]
+UNFOLDED = [n for n in ALL if methods.load(n).engine == "hf"]
 IDS = torch.arange(5, 45)[None]
 
 

@@ -7,7 +7,7 @@ prefix caching and no continuous batching; a batch is as slow as its longest ans
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,28 @@ def context_limit(folder: Path, spec: EngineSpec) -> int:
 
 def load(folder: Path, dtype: str) -> Any:
     """The model of a folder, for inference, on the GPU if there is one. HarnessError if it cannot be opened."""
+    return _open(folder, dtype)[0]
+
+
+def load_reported(folder: Path, dtype: str) -> tuple[Any, Mapping[str, Collection[Any]]]:
+    """The same, and how the files differ from what the configuration builds.
+
+    missing_keys, unexpected_keys: names of tensors that only the configuration or only the files have.
+    mismatched_keys: (name, shape, shape) of those whose shapes differ; `load` refuses these.
+    """
+    return _open(folder, dtype, ignore_mismatched_sizes=True)
+
+
+def _open(folder: Path, dtype: str, **how: Any) -> tuple[Any, Mapping[str, Collection[Any]]]:
     from transformers import AutoModelForCausalLM
 
+    how.update(dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True)
     try:
         with quiet():
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
+            model, report = AutoModelForCausalLM.from_pretrained(folder, **how)
     except (OSError, ValueError, KeyError) as error:
         raise HarnessError("transformers cannot open the model", where=str(folder), why=str(error)) from error
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), report
 
 
 def next_logprobs(model: Any, prompts: Sequence[Sequence[int]], ids: Sequence[int]) -> Tensor:

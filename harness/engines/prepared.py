@@ -9,17 +9,22 @@ from __future__ import annotations
 import functools
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from harness.engines.base import Artifact
 from harness.engines.canary import Table
 
+if TYPE_CHECKING:
+    from harness.engines.weights import Structure
+
 
 @dataclass(frozen=True)
 class Prepared:
-    """folder: full weights that fit the base.  made: the folder was written for this, and goes with `discard`.
+    """folder: full weights, with all tensors of the base's.  made: the folder was written for this, and goes with
+    `discard`.  structure: of these weights, which may have more tensors than the base.
 
     fingerprint: of the weights as the engine will hold them.  expected, base_expected: what a plain forward pass in
     float32 says of the artifact and of its base, [prompts, token ids].
@@ -27,6 +32,7 @@ class Prepared:
 
     folder: Path
     made: bool
+    structure: Structure
     fingerprint: str
     expected: Table
     base_expected: Table
@@ -39,7 +45,7 @@ class Prepared:
 
 def prepare(artifact: Artifact, dtype: str, prompts: Sequence[Sequence[int]], ids: Sequence[int]) -> Prepared:
     """Merge if need be, check the fit, read the fingerprint, run the reference. StepFailed if it does not fit."""
-    from harness.engines.weights import check_fit, fingerprint, merge
+    from harness.engines.weights import check_built, check_fit, fingerprint, merge, structure
 
     made = artifact.kind == "adapter" and artifact.path is not None
     folder = artifact.path or artifact.base
@@ -50,18 +56,27 @@ def prepare(artifact: Artifact, dtype: str, prompts: Sequence[Sequence[int]], id
             merge(artifact.base, artifact.path or artifact.base, folder)
         check_fit(artifact, folder)
         base = base_reference(artifact.base, prompts, ids)
-        return Prepared(folder, made, fingerprint(folder, dtype), reference(folder, prompts, ids), base)
+        expected = reference(folder, prompts, ids, functools.partial(check_built, artifact, folder))
+        return Prepared(folder, made, structure(folder), fingerprint(folder, dtype), expected, base)
     except BaseException:
         if made:
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def reference(folder: Path, prompts: Sequence[Sequence[int]], ids: Sequence[int]) -> Table:
-    """Log-probabilities by transformers, in float32: in bfloat16 its own noise would hide small changes."""
-    from harness.engines.hf import load, next_logprobs
+def reference(
+    folder: Path, prompts: Sequence[Sequence[int]], ids: Sequence[int], check: Callable[[Any], None] | None = None
+) -> Table:
+    """Log-probabilities by transformers, in float32: in bfloat16 its own noise would hide small changes.
 
-    table: Table = next_logprobs(load(folder, "float32"), prompts, ids).double().numpy()
+    check: is given the report of the loading, and may refuse.
+    """
+    from harness.engines.hf import load_reported, next_logprobs
+
+    model, report = load_reported(folder, "float32")
+    if check:
+        check(report)
+    table: Table = next_logprobs(model, prompts, ids).double().numpy()
     return table
 
 

@@ -1,5 +1,8 @@
 """The resident engine: vLLM in this process, one base model, weights swapped in place for every artifact.
 
+In place only where names and shapes are those that the engine was started for: in a model with another structure a
+bias would stay behind, or find no place. An artifact with more tensors than its base is served by a fresh engine,
+started on its folder, and so is the next one without them.
 Adapters are merged before they are served; on a CPU vLLM runs them unmerged ten times slower. On a GPU the same code
 lets vLLM choose its memory and its CUDA graphs; that way has not been run by our tests. Tokenising and rendering are
 ours (`prompts.py`), so that every engine sends the same ids, and nothing is taken from a model's sampling defaults.
@@ -13,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +26,9 @@ from harness.engines.prepared import Prepared, base_reference, prepare
 from harness.engines.prompts import Prompts
 from harness.engines.vllm_start import repack_tied, set_environment, start, stop
 from harness.errors import HarnessError, StepFailed
+
+if TYPE_CHECKING:
+    from harness.engines.weights import Structure
 
 _MAX_IDS = 128  # of one `logprob_token_ids` request; vLLM's own limit
 _WAYS = {"base": "reload", "full": "reload", "adapter": "merge+reload"}
@@ -37,6 +43,7 @@ class VLLMEngine:
         self._llm: Any = None
         self._serial = count()
         self._serving: str | None = None  # fingerprint of the weights that are loaded; None if unknown
+        self._structure: Structure | None = None  # that the engine was started for; None while there is none
         self._base_expected: canary.Table | None = None
 
     # --- opening ----------------------------------------------------------------------------------------------
@@ -44,11 +51,12 @@ class VLLMEngine:
         """Start vLLM without a child process. MissingExtra if it is not installed."""
         set_environment()
         from harness.engines.hf import context_limit
-        from harness.engines.weights import fingerprint
+        from harness.engines.weights import fingerprint, structure
 
         self._base, self._spec = base, spec
         self._prompts = Prompts(base, context_limit(base, spec))
         self._llm = start(base, spec, self._prompts.limit)
+        self._structure = self._base_structure = structure(base)
         self._serving = self._base_print = fingerprint(base, spec.dtype)
         self._canary = canary.Canary()
         self._canary_prompts = [self._prompts.tokenizer(text)["input_ids"] for text in canary.PROMPTS]
@@ -64,7 +72,8 @@ class VLLMEngine:
     def activate(self, artifact: Artifact, prepared: Prepared | None = None) -> Activation:
         """The only way to other weights, and each way ends with the canary.
 
-        An update that is too small for the canary to tell from other weights is served by a fresh engine.
+        Weights of another structure, and an update that is too small for the canary to tell from other weights, are
+        served by a fresh engine.
         """
         started = time.perf_counter()
         if artifact.base.resolve() != self._base.resolve():
@@ -81,21 +90,31 @@ class VLLMEngine:
     def _activate(self, artifact: Artifact, prepared: Prepared | None) -> tuple[str, Mapping[str, Any]]:
         name = artifact.name or (artifact.kind if artifact.kind == "base" else artifact.digest[:12])
         weights, folder, expected = self._base_print, self._base, self._base_expected
+        structure = self._base_structure
         if prepared:
             weights, folder, expected = prepared.fingerprint, prepared.folder, prepared.expected
-            self._base_expected = prepared.base_expected
-        way = "kept" if weights == self._serving else _WAYS[artifact.kind]
+            structure, self._base_expected = prepared.structure, prepared.base_expected
+        way, fresh = "kept", False
         if weights != self._serving:
             self._serving = None  # until the canary has spoken
-            self._sentinel()
-            self._swap(folder)
-            self._check_prefix_cache(name)
+            way, fresh = _WAYS[artifact.kind], structure != self._structure
+            if fresh:
+                self._restart(folder, structure)
+            else:
+                self._sentinel()
+                self._swap(folder)
+                self._check_prefix_cache(name)
+            self._check_held(name, folder, structure)
         verdict = self._canary.judge(weights, self._sight(name, expected))
         if verdict["verdict"] == "too small to tell":
-            self._restart(folder)
-            way = way.replace("reload", "restart")
+            if not fresh:
+                fresh = True
+                self._restart(folder, structure)
+                self._check_held(name, folder, structure)
             verdict = {**verdict, **self._canary.judge_fresh(weights, self._sight(name, expected))}
         self._serving = weights
+        if fresh:
+            way = way.replace("reload", "restart")
         if prepared and weights == self._base_print:
             verdict = {**verdict, "no_op": True}
         return way, verdict
@@ -107,10 +126,31 @@ class VLLMEngine:
         if not self._llm.reset_prefix_cache():
             raise StepFailed("vLLM did not reset its prefix cache", kind="bug", why="requests were still running")
 
-    def _restart(self, folder: Path) -> None:
+    def _restart(self, folder: Path, structure: Structure) -> None:
         """A fresh engine on these weights: nothing of earlier ones can have stayed."""
         self.close()
         self._llm = start(folder, self._spec, self._prompts.limit, tokenizer=self._base)
+        self._structure = structure
+
+    def _check_held(self, name: str, folder: Path, structure: Structure) -> None:
+        """StepFailed unless the engine has all tensors that the base has not, with their values."""
+        from harness.engines.vllm_held import not_held
+        from harness.engines.weights import OTHER
+
+        names = sorted(structure.keys() - self._base_structure.keys())
+        if not names:
+            return
+        [(homeless, other)] = self._llm.apply_model(
+            functools.partial(not_held, folder=folder, names=names, dtype=self._spec.dtype)
+        )
+        if homeless or other:
+            self._structure = None  # whatever it was started for: the next one gets a fresh engine
+        if homeless:
+            what = f"vLLM's model has no place for {len(homeless)} tensors of the artifact"
+            raise StepFailed(what, kind="user", where=name, why=", ".join(homeless[:3]), todo=OTHER)
+        if other:
+            what = f"the engine holds other values of {len(other)} tensors than the artifact has"
+            raise StepFailed(what, kind="bug", where=name, why=", ".join(other[:3]))
 
     def _sight(self, name: str, expected: canary.Table | None = None) -> canary.Sighting:
         """What the engine says to the canary's prompts, without its prefix cache."""
@@ -257,7 +297,7 @@ class VLLMEngine:
         """Stop the engine."""
         if self._llm is not None:
             stop(self._llm)
-            self._llm = None
+            self._llm = self._structure = None
             gc.collect()
 
 

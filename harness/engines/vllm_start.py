@@ -28,6 +28,8 @@ _HARMLESS = (
     "is not found in LD_PRELOAD",
     "`torch.set_num_threads`",
     "leaving Torch threads at",
+    "is already registered. Overwriting",  # its kernels, by a second engine in this process
+    "VLLM_DIST_IDENT",  # a variable of its own, which a second engine finds
     "Failed to load weights",  # of tied or buffer-only layers; missing weights are refused before a swap
 )
 

@@ -1,13 +1,15 @@
 """Full weights of an artifact, as a folder that vLLM and transformers read; and what they are, as a fingerprint.
 
 An adapter is merged by PEFT on the CPU, in the precision in which the base is stored.
-Weights that do not have the base's names and shapes are refused here: an engine that loads them into a running model
-would keep the old values of whatever is missing.
+Weights that lack a tensor of the base's, or one that their own configuration builds, are refused here: an engine would
+keep old values or make some up. They may have more than the base (biases); what an engine does with those it decides
+by their `structure`.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,16 @@ from harness.engines.base import Artifact
 from harness.engines.unmerged import CANNOT_BE_MERGED, adapter_kind
 from harness.errors import StepFailed
 
-_OTHER = "serve it with the engine `hf`, which opens an artifact on its own"
+OTHER = "serve it with the engine `hf`, which opens an artifact on its own"
+
+Structure = Mapping[str, list[int]]  # the shape of every tensor by its name in the files
 
 
 def merge(base: Path, adapter: Path, folder: Path) -> None:
     """Write base plus adapter to `folder`. StepFailed for a kind that has no place in plain weights."""
     if (kind := adapter_kind(adapter)) in CANNOT_BE_MERGED:
         raise StepFailed(
-            f"an adapter of the kind {kind} cannot be merged into weights", kind="user", where=str(adapter), todo=_OTHER
+            f"an adapter of the kind {kind} cannot be merged into weights", kind="user", where=str(adapter), todo=OTHER
         )
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -40,25 +44,58 @@ def merge(base: Path, adapter: Path, folder: Path) -> None:
 
 
 def check_fit(artifact: Artifact, folder: Path) -> None:
-    """StepFailed unless `folder` has the base's tensors by name and shape (a tied head may be absent) and tokenizer."""
+    """StepFailed unless `folder` has the base's tensors by name and shape, perhaps with others, and its tokenizer."""
     if folder == artifact.base:
         return
     own = (artifact.path or folder) / "tokenizer.json"
     if own.exists() and file_digest(own) != file_digest(artifact.base / "tokenizer.json"):
-        raise StepFailed("the artifact replaces the base's tokenizer", kind="user", where=str(own), todo=_OTHER)
-    want, have = _shapes(artifact.base), _shapes(folder)
-    wrong = sorted(name for name in want.keys() | have.keys() if want.get(name) != have.get(name))
-    if _is_tied(artifact.base):
-        wrong = [name for name in wrong if name != "lm_head.weight"]
+        raise StepFailed("the artifact replaces the base's tokenizer", kind="user", where=str(own), todo=OTHER)
+    want, have = structure(artifact.base), structure(folder)
+    wrong = sorted(name for name in want if want[name] != have.get(name))
     if wrong:
-        some = ", ".join(f"{n} {have.get(n, 'missing')} for {want.get(n, 'nothing')}" for n in wrong[:3])
         raise StepFailed(
             f"the artifact's weights do not fit its base: {len(wrong)} tensors differ in name or shape",
             kind="user",
             where=artifact.name or str(artifact.path),
-            why=some,
-            todo=_OTHER,
+            why=", ".join(f"{n} {have.get(n, 'missing')} for {want[n]}" for n in wrong[:3]),
+            todo=OTHER,
         )
+
+
+def check_built(artifact: Artifact, folder: Path, report: Mapping[str, Collection[Any]]) -> None:
+    """StepFailed unless the files are what their own configuration builds, by the report of `hf.load_reported`.
+
+    What the base has too and no configuration builds (old files have such buffers) may stay.
+    """
+    if folder == artifact.base:
+        return
+    surplus = set(report["unexpected_keys"]) - structure(artifact.base).keys()
+    shapes = (name for name, *_ in report["mismatched_keys"])
+    for wrong, what in (
+        (report["missing_keys"], "lack {} tensors that their configuration builds"),
+        (surplus, "have {} tensors that their configuration does not build"),
+        (shapes, "have {} tensors of other shapes than their configuration builds"),
+    ):
+        if names := sorted(wrong):
+            raise StepFailed(
+                f"the artifact's weights {what.format(len(names))}",
+                kind="user",
+                where=artifact.name or str(artifact.path),
+                why=", ".join(names[:3]),
+                todo="save it again with `save_pretrained`, which writes weights and configuration together",
+            )
+
+
+def structure(folder: Path) -> Structure:
+    """What an engine must have room for. A head that is tied to the embedding may be in the files or not."""
+    shapes = {
+        name: entry["shape"]
+        for path in checkpoint.weight_files(folder)
+        for name, entry in checkpoint.tensors(path).items()
+    }
+    if _is_tied(folder):
+        shapes.pop("lm_head.weight", None)
+    return shapes
 
 
 def fingerprint(folder: Path, dtype: str) -> str:
@@ -76,11 +113,3 @@ def fingerprint(folder: Path, dtype: str) -> str:
 
 def _is_tied(folder: Path) -> bool:
     return bool((checkpoint.read_json(folder / "config.json") or {}).get("tie_word_embeddings"))
-
-
-def _shapes(folder: Path) -> dict[str, list[int]]:
-    return {
-        name: entry["shape"]
-        for path in checkpoint.weight_files(folder)
-        for name, entry in checkpoint.tensors(path).items()
-    }

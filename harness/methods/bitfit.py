@@ -19,13 +19,16 @@ class BitFit(Method):
     y = Wx + b, only b trains; [output width] for every linear layer of the decoder. Llama-like models have no biases:
     there, layers that the configuration can declare biases for are given zeros, so training starts from the base, and
     the artifact's configuration says so. Deviation: norms have no biases in such models and stay as they are
-    (`ln_tuning` trains their weights). An engine that reloads weights in place has no room for new biases, so such an
-    artifact is served by the engine `hf`.
+    (`ln_tuning` trains their weights).
+
+    Serving: a plain Hugging Face folder with more tensors than its base has, for which the vLLM engine starts afresh.
+    It builds q, k, v and o under `attention_bias` in Llama (SmolLM2 among them), Granite, Gemma 2 and Gemma 3 (text),
+    and gate, up and down under `mlp_bias` in the first two, which are all that are added here. Where it builds fewer
+    than were trained (Qwen 3 has no o there) it refuses the artifact, and the engine `hf` serves it.
     """
 
     name: ClassVar[str] = "bitfit"
     paper: ClassVar[str] = "arXiv 2106.10199"
-    engine: ClassVar[str] = "hf"
     family: ClassVar[str] = "selective"
 
     def wrap(self, model: Any, ctx: Context) -> Any:

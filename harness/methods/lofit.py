@@ -61,9 +61,8 @@ class LoFiT(Method):
     o_proj.bias = sum over heads of W_o[:, head] v[head], `attention_bias: true`, and zeros for the biases of q, k and v
     that come with that setting. Both transformers 5.19 and vLLM 0.32 build o_proj by that setting for Llama (SmolLM2
     among them), Granite, Gemma 2 and Gemma 3 (text). Every other architecture is refused when it is wrapped: Qwen 2 and
-    3, Mistral and Gemma 1 have no such bias in vLLM. The folder has tensors that the base has not, so our vLLM engine,
-    which swaps weights of a running base, does not take it; a matrix serves it by the engine `hf`. Opened as a model of
-    its own, it needs nothing of ours.
+    3, Mistral and Gemma 1 have no such bias in vLLM. The folder has tensors that the base has not, so our vLLM engine
+    starts afresh on it and again on what follows, and asks the model whether it holds every bias.
 
     `lofit.pt` holds {"heads": [K, 2] (layer, head), "offsets": [K, dh], "scores": [layers, H] or None}. Members that
     replace linear layers stand before this one. Deviation: the official code keeps the best 160 heads and then uses
@@ -73,7 +72,6 @@ class LoFiT(Method):
     name: ClassVar[str] = "lofit"
     paper: ClassVar[str] = "arXiv 2406.01563"
     family: ClassVar[str] = "representation"
-    engine: ClassVar[str] = "hf"
     Params: ClassVar[type[BaseModel]] = Params
     knobs: ClassVar[dict[str, tuple[float, float]]] = {"fraction": (0.03, 0.2), "offset_lr": (5e-3, 2e-2)}
     freeze = True
