@@ -25,6 +25,7 @@ class BitFit(Method):
 
     name: ClassVar[str] = "bitfit"
     paper: ClassVar[str] = "arXiv 2106.10199"
+    verified: ClassVar[str] = "starts from the base exactly; numerical gradient; folding"
     engine: ClassVar[str] = "hf"
     family: ClassVar[str] = "selective"
 

@@ -71,6 +71,7 @@ class LoFiT(Method):
 
     name: ClassVar[str] = "lofit"
     paper: ClassVar[str] = "arXiv 2406.01563"
+    verified: ClassVar[str] = "worked example; edits of zero equal the base; the baked bias equals the hooks"
     family: ClassVar[str] = "representation"
     engine: ClassVar[str] = "hf"
     Params: ClassVar[type[BaseModel]] = Params

@@ -40,6 +40,7 @@ class LoRA(Method):
 
     name: ClassVar[str] = "lora"
     paper: ClassVar[str] = "arXiv 2106.09685"
+    verified: ClassVar[str] = "TRL's trainer with peft, step by step; starts from the base exactly; folding"
     family: ClassVar[str] = "adapter"
     artifact: ClassVar[str] = "adapter"
     Params: ClassVar[type[BaseModel]] = Params
