@@ -149,6 +149,8 @@ def _results(verb: Verb) -> None:
 def _listings(verb: Verb) -> None:
     methods = verb("methods", "methods:methods", "the methods, or one with its parameters", "lora", _output)
     methods.add_argument("name", nargs="?")
+    text = "as one Markdown table, with the costs that boards under ./leaderboards have measured"
+    methods.add_argument("--markdown", action="store_true", help=text)
     text = "the suites and their tasks, and whether their data are at hand"
     suites = verb("suites", "suites:suites", text, "math --mirror DIR", _output, _data)
     suites.add_argument("name", nargs="?", help="a suite, or the path of a suite file")

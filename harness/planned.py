@@ -87,5 +87,5 @@ class PlannedCell:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        outside = set() if isinstance(self.cell.trainer, str) else {"command"}
-        return tuple(sorted(outside.union(*(m.flags for m in self.stack))))
+        trainer = self.cell.trainer if isinstance(self.cell.trainer, str) else "command"
+        return tuple(sorted(({trainer} - {"native"}).union(*(m.flags for m in self.stack))))

@@ -14,7 +14,7 @@ from harness import methods
 from harness.engines.base import Artifact, EngineSpec, Request
 from harness.errors import HarnessError, Refused, StepFailed
 from harness.methods.base import check_served
-from harness.methods.peft_family import method
+from harness.methods.peft_family import OWN_GRADIENT, method
 from harness.methods.peft_types import ELSEWHERE, TYPES, WHY_NOT
 from harness.training.opening import Opener, choose_trainable, open_base, open_tokenizer
 from tests.training import Watch, make_rows, train
@@ -95,7 +95,7 @@ def test_start_gradient_and_fold(name: str, tiny_model: Path) -> None:
     stir(model)
     moved = logits(model)
     assert (moved - logits(base)).abs().max() > 1e-4
-    if name not in ("osf", "dora"):  # one projects its gradient, the other's takes a norm for a constant, by design
+    if name not in OWN_GRADIENT:
         check_gradient(model)
     lost = None
     if name in UNFOLDED:

@@ -37,6 +37,7 @@ class Adapters(Method):
 
     name: ClassVar[str] = "adapters"
     paper: ClassVar[str] = "arXiv 1902.00751"
+    verified: ClassVar[str] = "starts from the base exactly; numerical gradient; closed form of its size"
     engine: ClassVar[str] = "hf"
     family: ClassVar[str] = "adapter"
     artifact: ClassVar[str] = "adapter"

@@ -72,7 +72,7 @@ class Method:
 
     Class attributes that planning reads (each may be a property of the parameters):
     version: part of the step's key; raise it when results may change.
-    paper, family: shown by `harness methods`.
+    paper, family: shown by `harness methods`.  verified: likewise, what its tests compare it with.
     Params: pydantic model with the paper's defaults; read as attributes (`self.r`).  knobs: {name: (low, high)}.
     trains: False for a method that leaves the model as it is (`base`).
     needs: what the plan must supply, or refuse with a reason.  load: how the base is opened.
@@ -87,6 +87,7 @@ class Method:
     version: ClassVar[int] = 1
     paper: ClassVar[str] = ""
     family: ClassVar[str] = "objective"
+    verified: ClassVar[str] = ""
     Params: ClassVar[type[BaseModel]] = NoParams
     knobs: ClassVar[Mapping[str, tuple[float, float]]] = {}
     trains: ClassVar[bool] = True

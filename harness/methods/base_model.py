@@ -11,6 +11,7 @@ class BaseModel(Method):
     """Leaves the model as it is: nothing is trained, and the base model's own files are evaluated."""
 
     name: ClassVar[str] = "base"
+    verified: ClassVar[str] = "nothing is changed"
     family: ClassVar[str] = "baseline"
     trains: ClassVar[bool] = False
 

@@ -29,6 +29,7 @@ class BitFit(Method):
 
     name: ClassVar[str] = "bitfit"
     paper: ClassVar[str] = "arXiv 2106.10199"
+    verified: ClassVar[str] = "starts from the base exactly; numerical gradient; folding"
     family: ClassVar[str] = "selective"
 
     def wrap(self, model: Any, ctx: Context) -> Any:

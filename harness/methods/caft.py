@@ -83,6 +83,7 @@ class CAFT(Method):
 
     name: ClassVar[str] = "caft"
     paper: ClassVar[str] = "arXiv 2506.07833"
+    verified: ClassVar[str] = "worked example; alpha 0 equals `sft`; what is exported equals the trained trunk"
     family: ClassVar[str] = "heads"
     Params: ClassVar[type[BaseModel]] = HeadParams
     knobs: ClassVar[dict[str, tuple[float, float]]] = {"alpha": (0.001, 0.1), "beta": (0.5, 1.0)}

@@ -43,6 +43,7 @@ class ClearLogit(Method):
 
     name: ClassVar[str] = "clear_logit"
     paper: ClassVar[str] = "arXiv 2403.12776"
+    verified: ClassVar[str] = "worked example; planted noise; gamma -1 without rounds equals `sft`"
     family: ClassVar[str] = "curation"
     Params: ClassVar[type[Settings]] = Params
     knobs: ClassVar[dict[str, tuple[float, float]]] = {"eta": (0.5, 0.95), "beta": (0.5, 0.9)}

@@ -23,6 +23,7 @@ class DFT(Method):
 
     name: ClassVar[str] = "dft"
     paper: ClassVar[str] = "arXiv 2508.05629"
+    verified: ClassVar[str] = "TRL's losses and gradients to 1e-5; closed form"
 
     def loss(self, tok: Tokens, ctx: Context) -> Tensor:
         return -tok.logp.detach().exp() * tok.logp

@@ -36,6 +36,9 @@ class DPO(Method):
 
     name: ClassVar[str] = "dpo"
     paper: ClassVar[str] = "arXiv 2305.18290"
+    verified: ClassVar[str] = (
+        "TRL's losses and gradients to 1e-5, its trainer step by step; a plain torch loop; closed form"
+    )
     family: ClassVar[str] = "preference"
     Params: ClassVar[type[BaseModel]] = Params
     knobs: ClassVar[dict[str, tuple[float, float]]] = {"beta": (0.01, 1.0)}

@@ -75,6 +75,7 @@ class HFT(Method):
 
     name: ClassVar[str] = "hft"
     paper: ClassVar[str] = "arXiv 2404.18466"
+    verified: ClassVar[str] = "parameter counts of SmolLM2-135M; p = 1 equals `sft`; the frozen half stays bit for bit"
     family: ClassVar[str] = "mask"
     Params: ClassVar[type[BaseModel]] = Params
     knobs: ClassVar[dict[str, tuple[float, float]]] = {"p": (0.3, 0.7)}

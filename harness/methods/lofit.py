@@ -71,6 +71,7 @@ class LoFiT(Method):
 
     name: ClassVar[str] = "lofit"
     paper: ClassVar[str] = "arXiv 2406.01563"
+    verified: ClassVar[str] = "worked example; edits of zero equal the base; the baked bias equals the hooks"
     family: ClassVar[str] = "representation"
     Params: ClassVar[type[BaseModel]] = Params
     knobs: ClassVar[dict[str, tuple[float, float]]] = {"fraction": (0.03, 0.2), "offset_lr": (5e-3, 2e-2)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -41,6 +41,7 @@ class LoRA(Method):
 
     name: ClassVar[str] = "lora"
     paper: ClassVar[str] = "arXiv 2106.09685"
+    verified: ClassVar[str] = "TRL's trainer with peft, step by step; starts from the base exactly; folding"
     family: ClassVar[str] = "adapter"
     artifact: ClassVar[str] = "adapter"
     Params: ClassVar[type[BaseModel]] = Params
@@ -60,11 +61,12 @@ class LoRA(Method):
     def fits(self, model: ModelFacts) -> None:
         list(model.layers_named(self.target_modules))
 
-    def wrap(self, model: Module, ctx: Context) -> Module:
-        from peft import LoraConfig, inject_adapter_in_model
+    def config(self) -> Any:
+        """peft's configuration of this adapter."""
+        from peft import LoraConfig
 
         targets = self.target_modules
-        config = LoraConfig(
+        return LoraConfig(
             task_type="CAUSAL_LM",
             r=self.r,
             lora_alpha=self.alpha,
@@ -72,11 +74,15 @@ class LoRA(Method):
             target_modules=targets if isinstance(targets, str) else list(targets),
             use_rslora=self.use_rslora,
         )
+
+    def wrap(self, model: Module, ctx: Context) -> Module:
+        from peft import inject_adapter_in_model
+
         try:
-            injected: Module = inject_adapter_in_model(config, model)
+            injected: Module = inject_adapter_in_model(self.config(), model)
         except ValueError as error:
             raise HarnessError(
-                f"lora: no layer of this model is named {targets!r}",
+                f"lora: no layer of this model is named {self.target_modules!r}",
                 why=str(error).splitlines()[0],
                 todo='use "all-linear", or the last parts of this model\'s layer names',
             ) from error

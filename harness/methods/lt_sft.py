@@ -89,6 +89,7 @@ class LTSFT(Method):
 
     name: ClassVar[str] = "lt_sft"
     paper: ClassVar[str] = "arXiv 2110.07560"
+    verified: ClassVar[str] = "worked example; a mask of everything equals `sft` after the rewind"
     family: ClassVar[str] = "mask"
     Params: ClassVar[type[BaseModel]] = Params
     knobs: ClassVar[dict[str, tuple[float, float]]] = {"density": (0.01, 0.1)}

@@ -57,6 +57,7 @@ class MFT(Method):
 
     name: ClassVar[str] = "mft"
     paper: ClassVar[str] = "arXiv 2403.02178"
+    verified: ClassVar[str] = "shares of the paper's schedule; share 0 equals `sft`"
     family: ClassVar[str] = "corruption"
     Params: ClassVar[type[BaseModel]] = Params
     knobs: ClassVar[dict[str, tuple[float, float]]] = {"p": (0.05, 0.5)}

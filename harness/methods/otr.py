@@ -54,6 +54,7 @@ class OTR(Method):
 
     name: ClassVar[str] = "otr"
     paper: ClassVar[str] = "arXiv 2509.26313"
+    verified: ClassVar[str] = "closed form; its mean over draws is `otr_exact`; draws of the answer alone give `sft`"
     Params: ClassVar[type[BaseModel]] = Params
     knobs: ClassVar[dict[str, tuple[float, float]]] = {"kappa": (1.0, 2.0), "beta": (-0.5, 0.0)}
 

@@ -43,6 +43,7 @@ class OTRExact(Method):
 
     name: ClassVar[str] = "otr_exact"
     paper: ClassVar[str] = "arXiv 2509.26313"
+    verified: ClassVar[str] = "closed form; at temperature 1 a multiple of the gradient of `dft`"
     Params: ClassVar[type[BaseModel]] = Params
     knobs: ClassVar[dict[str, tuple[float, float]]] = {"kappa": (1.0, 2.0), "beta": (-0.5, 0.0)}
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from harness.training.context import Context
     from harness.training.tokens import Tokens
 
+OWN_GRADIENT = ("osf", "dora")  # one projects its gradient, the other takes a norm for a constant, by design
 _NOT_PEFT = ("dropout", "warm", "settled")  # parameters that peft has under other names or in other units
 
 
@@ -171,12 +172,19 @@ def method(name: str) -> type[Peft]:
         "hf": "left as an adapter that only the engine `hf` reads",
     }[kind.serving]
     start = "equals the base" if kind.start == "base" else "differs from the base by its random start"
+    checks = [
+        "peft's own layers",
+        "starts from the base" if kind.start == "base" else "distance of the start",
+        *(["numerical gradient"] if name not in OWN_GRADIENT else []),
+        "served as trained" if kind.serving == "hf" else "folding",
+    ]
     note = " On a tiny model folding moves logits by less than 5e-6." if kind.serving == "merge" else ""
     body = {
         "__doc__": f"{kind.about} {kind.paper or 'peft 0.21'}.\n\nUntrained, it {start}. When done, it is {how}.{note}",
         "__module__": __name__,
         "name": name,
         "paper": kind.paper,
+        "verified": "; ".join(checks),
         "kind": kind,
         "artifact": "full" if kind.serving == "merge" else "adapter",
         "engine": "hf" if kind.serving == "hf" else "",

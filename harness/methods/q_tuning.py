@@ -71,6 +71,7 @@ class QTuning(Method):
 
     name: ClassVar[str] = "q_tuning"
     paper: ClassVar[str] = "arXiv 2509.23873"
+    verified: ClassVar[str] = "worked examples; keeping all equals `sft`; rows are scored as by the plain model"
     family: ClassVar[str] = "selection"
     Params: ClassVar[type[BaseModel]] = Params
     knobs: ClassVar[dict[str, tuple[float, float]]] = {"rows": (0.125, 0.5), "tokens": (0.5, 1.0), "lam": (0.0, 1.0)}

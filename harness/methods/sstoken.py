@@ -60,6 +60,7 @@ class SsToken(Method):
 
     name: ClassVar[str] = "sstoken"
     paper: ClassVar[str] = "arXiv 2510.18250"
+    verified: ClassVar[str] = "worked example; keeping all equals `sft`; attention is the plain model's"
     family: ClassVar[str] = "selection"
     Params: ClassVar[type[BaseModel]] = Params
     knobs: ClassVar[dict[str, tuple[float, float]]] = {"rho": (0.3, 1.0), "gamma": (0.0, 1.0)}

@@ -61,6 +61,7 @@ class URIAL(Method):
 
     name: ClassVar[str] = "urial"
     paper: ClassVar[str] = "arXiv 2312.01552"
+    verified: ClassVar[str] = "the specification's rendered text; the empty prompt equals the base"
     family: ClassVar[str] = "prompt"
     Params: ClassVar[type[BaseModel]] = Params
     trains: ClassVar[bool] = False

@@ -60,7 +60,7 @@ def run_stage(
     with ctx.meter.phase("open"):
         ctx.model = opener.fresh(ctx, stage)
         check_head(ctx.model)
-        ctx.limit = min(ctx.limit, _context_length(ctx.model))
+        ctx.limit = min(ctx.limit, context_length(ctx.model))
     with ctx.meter.phase("data"):
         run = _prepare(task, ctx, opener, stages, [work, *earlier], report)
     size = sum(p.numel() for p in ctx.trainable)  # saving unwraps: what trained may be gone by then
@@ -72,12 +72,13 @@ def run_stage(
         train(run)
     except Diverged as problem:
         shutil.rmtree(work / "checkpoint", ignore_errors=True)
-        return TrainResult("diverged", _cost(ctx, work, size), {**_summary(run, state), "diverged": str(problem)})
+        summary = {**summary_of(run.curve, ctx.step, state), "diverged": str(problem)}
+        return TrainResult("diverged", cost_of(ctx, work, size), summary)
     with ctx.meter.phase("save"):
         _finish(ctx)
         _save(task, ctx, opener, stages, work / "artifact", tokenizer)
         shutil.rmtree(work / "checkpoint", ignore_errors=True)
-    return TrainResult("ok", _cost(ctx, work, size), _summary(run, state))
+    return TrainResult("ok", cost_of(ctx, work, size), summary_of(run.curve, ctx.step, state))
 
 
 def _prepare(
@@ -88,7 +89,7 @@ def _prepare(
     settings = TrainSettings(**{**task.settings.model_dump(), **stage.settings})
     ctx.read_start = lambda: start_weights(opener, ctx, stage)
     options = choose_trainable(ctx.model, stack, opener.owners, ctx)
-    rows, where = _rows(task, ctx, opener, folders)
+    rows, where = stage_rows(task, ctx, opener, folders)
     order = Order(
         len(rows),
         settings.batch_size,
@@ -129,7 +130,7 @@ def _prepare(
     )
 
 
-def _rows(task: TrainTask, ctx: Context, opener: Opener, folders: Sequence[Path]) -> tuple[list[Row], str]:
+def stage_rows(task: TrainTask, ctx: Context, opener: Opener, folders: Sequence[Path]) -> tuple[list[Row], str]:
     """The stage's rows, and the file they are from."""
     source = ctx.stage.rows
     if callable(source):
@@ -248,14 +249,16 @@ def _without_training(
         artifacts.save_full(model, folder, task.model)
         body = {"kind": "full", "method": [name for name, _ in task.stack], "stage": "", "seed": task.seed}
         artifacts.write_artifact(folder, body, ctx.memory, ctx.saved)
-    return TrainResult("ok", _cost(ctx, work, 0), {"steps": 0})
+    return TrainResult("ok", cost_of(ctx, work, 0), {"steps": 0})
 
 
-def _context_length(model: Any) -> int:
+def context_length(model: Any) -> int:
+    """Positions the model has, or more than any row needs."""
     return int(getattr(getattr(model, "config", None), "max_position_embeddings", None) or 2**31)
 
 
-def _cost(ctx: Context, work: Path, trainable: int) -> dict[str, Any]:
+def cost_of(ctx: Context, work: Path, trainable: int) -> dict[str, Any]:
+    """The cost record of a stage."""
     artifact = work / "artifact"
     return {
         **ctx.meter.cost(),
@@ -264,11 +267,14 @@ def _cost(ctx: Context, work: Path, trainable: int) -> dict[str, Any]:
     }
 
 
-def _summary(run: Run, resumed: Mapping[str, Any] | None) -> dict[str, Any]:
-    losses = [line["loss"] for line in run.curve if line["loss"] is not None]
+def summary_of(
+    curve: Sequence[Mapping[str, Any]], steps: int, resumed: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The summary of a stage: its losses, the last being the mean over the last tenth of the steps."""
+    losses = [line["loss"] for line in curve if line["loss"] is not None]
     tail = losses[-max(1, len(losses) // 10) :]
     return {
-        "steps": run.ctx.step,
+        "steps": steps,
         "first_loss": losses[0] if losses else None,
         "final_loss": sum(tail) / len(tail) if losses else None,
         "resumed_at": resumed["step"] if resumed else None,

@@ -1,4 +1,4 @@
-"""Trainer adapters: what executes a method stack. `native` is our own loop, `command` any program."""
+"""Trainer adapters: what executes a method stack. `native` is our own loop, `trl` TRL's, `command` any program."""
 
 from __future__ import annotations
 
@@ -65,10 +65,11 @@ def make(trainer: str | CommandTrainer = "native") -> TrainerAdapter:
     """An adapter, as a matrix has it under `trainer:`. HarnessError if there is none of that name."""
     from harness.training.adapters.command import CommandAdapter
     from harness.training.adapters.native import NativeAdapter
+    from harness.training.adapters.trl import TRLAdapter
 
     if isinstance(trainer, CommandTrainer):
         return CommandAdapter(trainer)
-    known = {"native": NativeAdapter}
+    known: dict[str, type[TrainerAdapter]] = {"native": NativeAdapter, "trl": TRLAdapter}
     if trainer not in known:
         todo = "write `trainer: {command: ...}`" if trainer == "command" else nearest(trainer, known)
         raise HarnessError(f"unknown trainer adapter `{trainer}`", todo=todo)

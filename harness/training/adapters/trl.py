@@ -1,0 +1,69 @@
+"""`trl`: TRL's own trainers, to compare ours with. This file says what they are given and loads TRL only to train.
+
+Three things go through: `sft`, `dpo`, and `lora` alone or with either, by TRL's own PEFT path. The rest of a method's
+seam is not TRL's, so it is refused here; so is GRPO, whose trainer samples and generates by rules of its own, which
+would make the two rows two experiments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import MissingExtra, Refused
+from harness.methods.base import Method, check_stack, overrides
+
+if TYPE_CHECKING:
+    from harness.training.adapters import TrainResult, TrainTask
+
+INSTALL_TRL = "pip install '.[trl]'; or leave `trainer` out"
+THROUGH = ("sft", "dpo", "lora")
+_HOOKS = tuple(n for n, m in vars(Method).items() if callable(m) and n[0].islower())
+_ATTRIBUTES = ("rollouts", "freeze", "load", "norm", "pool", "every")
+
+
+class TRLAdapter:
+    """SFTTrainer or DPOTrainer on our tokens. version: raised with TRL's pin in pyproject.toml."""
+
+    name = "trl"
+    version = 1
+    hooks = frozenset({"loss", "wrap", "unwrap"})  # of the methods in THROUGH, as TRL has them
+
+    def identity(self) -> list[Any]:
+        return [self.name, self.version]
+
+    def check(self, stack: Sequence[Method]) -> None:
+        """Refused for any member but `sft`, `dpo` and `lora`. MissingExtra if TRL is not installed."""
+        check_stack(stack)
+        for member in stack:
+            if member.name not in THROUGH:
+                raise Refused(_why(member), todo="leave `trainer` out, or keep to sft, dpo and lora")
+        if sum(member.name == "lora" for member in stack) > 1:
+            raise Refused("two members named `lora`, and TRL's trainers take one adapter", todo="keep one of them")
+        if find_spec("trl") is None:
+            raise MissingExtra("trl", "the trainer `trl`", INSTALL_TRL)
+
+    def train(
+        self, task: TrainTask, work: Path, earlier: Sequence[Path], report: Callable[[float, float, str], None]
+    ) -> TrainResult:
+        """Run to the end of the budget; see `harness/training/trl_stage.py`. An attempt that ended is begun anew."""
+        from harness.methods import build
+
+        stack = build(task.stack)
+        self.check(stack)
+        from harness.training.trl_stage import run_stage
+
+        return run_stage(task, stack, work, report)
+
+
+def _why(member: Method) -> str:
+    """What of a member TRL's trainers do not run."""
+    hook = next((h for h in _HOOKS if overrides(member, h)), None)
+    if hook:
+        return f"`{member.name}` uses the hook `{hook}`, which TRL's trainers do not run"
+    attribute = next((a for a in _ATTRIBUTES if getattr(member, a) != getattr(Method, a)), None)
+    if attribute:
+        return f"`{member.name}` sets `{attribute}`, which TRL's trainers do not do"
+    return f"`{member.name}` is not known to the trainer `trl`"
