@@ -95,9 +95,8 @@ def _one(name: str, *, json_wanted: bool) -> int:
 
 
 def _about(cls: Any) -> dict[str, Any]:
-    from harness.methods.base import Method
+    from harness.methods.base import HOOKS, Method
 
-    hooks = [h for h in vars(Method) if not h.startswith("_") and callable(getattr(Method, h)) and h != "Params"]
     about = inspect.cleandoc(cls.__doc__ or "")
     return {
         "name": cls.name,
@@ -111,7 +110,7 @@ def _about(cls: Any) -> dict[str, Any]:
         "verified": cls.verified,
         "parameters": {n: _default(f) for n, f in cls.Params.model_fields.items()},
         "knobs": {n: list(r) for n, r in cls.knobs.items()},
-        "hooks": [h for h in hooks if getattr(cls, h) is not getattr(Method, h)],
+        "hooks": [h for h in HOOKS if getattr(cls, h) is not getattr(Method, h)],
         "about": about,
         "params_schema": cls.Params.model_json_schema(),
     }

@@ -196,6 +196,7 @@ class Method:
         return text
 
 
+HOOKS = tuple(n for n, m in vars(Method).items() if callable(m) and n[0].islower() and n != "fits")
 EXCLUSIVE = ("stages", "loss", "reward", "advantage", "optimizer", "respond")
 
 

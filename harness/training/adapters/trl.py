@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import MissingExtra, Refused
-from harness.methods.base import Method, check_stack, overrides
+from harness.methods.base import HOOKS, Method, check_stack, overrides
 
 if TYPE_CHECKING:
     from harness.training.adapters import TrainResult, TrainTask
 
 INSTALL_TRL = "pip install '.[trl]'; or leave `trainer` out"
 THROUGH = ("sft", "dpo", "lora")
-_HOOKS = tuple(n for n, m in vars(Method).items() if callable(m) and n[0].islower())
 _ATTRIBUTES = ("rollouts", "freeze", "load", "norm", "pool", "every")
 
 
@@ -60,7 +59,7 @@ class TRLAdapter:
 
 def _why(member: Method) -> str:
     """What of a member TRL's trainers do not run."""
-    hook = next((h for h in _HOOKS if overrides(member, h)), None)
+    hook = next((h for h in HOOKS if overrides(member, h)), None)
     if hook:
         return f"`{member.name}` uses the hook `{hook}`, which TRL's trainers do not run"
     attribute = next((a for a in _ATTRIBUTES if getattr(member, a) != getattr(Method, a)), None)
