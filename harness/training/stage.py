@@ -86,7 +86,7 @@ def _prepare(task: TrainTask, ctx: Context, opener: Opener, stages: Sequence[Sta
     settings = TrainSettings(**{**task.settings.model_dump(), **stage.settings})
     ctx.read_start = lambda: start_weights(opener, ctx, stage)
     options = choose_trainable(ctx.model, stack, opener.owners, ctx)
-    rows, where = _rows(task, ctx)
+    rows, where = stage_rows(task, ctx)
     order = Order(
         len(rows),
         settings.batch_size,
@@ -121,7 +121,7 @@ def _prepare(task: TrainTask, ctx: Context, opener: Opener, stages: Sequence[Sta
     )
 
 
-def _rows(task: TrainTask, ctx: Context) -> tuple[list[Row], str]:
+def stage_rows(task: TrainTask, ctx: Context) -> tuple[list[Row], str]:
     """The stage's rows, and the file they are from."""
     source = ctx.stage.rows
     if callable(source):

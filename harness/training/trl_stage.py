@@ -26,7 +26,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from harness.errors import HarnessError
 from harness.matrix import TrainSettings
-from harness.methods.base import NO_TARGET, Method, Row, Stage
+from harness.methods.base import NO_TARGET, Method, Stage
 from harness.methods.dpo import DPO
 from harness.methods.lora import LoRA
 from harness.training import artifacts
@@ -39,8 +39,8 @@ from harness.training.loop import Diverged, Report
 from harness.training.opening import Opener, open_tokenizer
 from harness.training.randomness import seeded
 from harness.training.schedule import lr_factor
-from harness.training.sequences import Seq, is_pair
-from harness.training.stage import context_length, cost_of, device, make_optimizer, summary_of
+from harness.training.sequences import Seq
+from harness.training.stage import context_length, cost_of, device, make_optimizer, stage_rows, summary_of
 
 
 @dataclass
@@ -93,7 +93,7 @@ def run_stage(task: TrainTask, stack: Sequence[Method], work: Path, report: Repo
 
 def prepare(task: TrainTask, ctx: Context) -> Work:
     """The rows of every step, tokenised, in the native trainer's order."""
-    rows, where = _rows(task, ctx)
+    rows, where = stage_rows(task, ctx)
     settings = task.settings
     order = Order(
         len(rows),
@@ -108,18 +108,6 @@ def prepare(task: TrainTask, ctx: Context) -> Work:
     example = _pair if "pairs" in ctx.needs else _single
     made = {i: example(ctx.encode([rows[i]], where=where), f"{where}, row {rows[i]['id']}") for i in set(numbers)}
     return Work([made[i] for i in numbers], steps, order.size, micro)
-
-
-def _rows(task: TrainTask, ctx: Context) -> tuple[list[Row], str]:
-    """The rows named `train`, and their file. HarnessError where there are none, or no pairs where pairs are needed."""
-    if "train" not in task.rows:
-        names = ", ".join(sorted(task.rows))
-        raise HarnessError("TRL's trainers read one set of rows, named `train`", why=f"curation left {names}")
-    rows, where = ctx.rows("train"), str(task.rows["train"])
-    single = next((row for row in rows if not is_pair(row)), None) if "pairs" in ctx.needs else None
-    if single is not None:
-        raise HarnessError("`dpo` needs rows with `chosen` and `rejected`", where=f"{where}, row {single['id']}")
-    return rows, where
 
 
 def _single(seqs: Sequence[Seq], where: str) -> dict[str, Any]:
