@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 
 from harness.matrix import load_matrix
-from harness.methods import names
+from harness.methods import OURS
 from tests.runs import harness
 
 ROOT = Path(__file__).resolve().parents[1]
 BOARDS = ["methods-small", "peft-small", "peft-small-hf"]
+NO_ROW = {
+    "clear": "needs a model that knows contradiction, and none is at hand",
+    "clear_logit": "needs an engine beside the training data, which no trainer has yet",
+}
 
 
 def test_every_method_has_its_row() -> None:
@@ -21,7 +25,7 @@ def test_every_method_has_its_row() -> None:
         for entry in load_matrix(ROOT / "matrices" / f"{board}.yaml").methods.values()
         for member, _ in entry.stack
     }
-    assert rows == set(names())
+    assert rows == set(OURS) - set(NO_ROW)
 
 
 @pytest.mark.parametrize("board", BOARDS)
