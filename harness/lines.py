@@ -21,8 +21,9 @@ def wanted(cell: PlannedCell, cells: Sequence[PlannedCell], store: Store) -> boo
     """
     if any(_unanswered(t, store) for t in cell.tasks):
         return True
-    key = cell.trained[-1].key if cell.trained else ""
-    heirs = [c for c in cells if c.start and c.start.trained[-1].key == key]
+    if not cell.train:
+        return False
+    heirs = [c for c in cells if c.start and c.start.train[-1].key == cell.train[-1].key]
     return any((not h.train or not is_over(h, store)) and wanted(h, cells, store) for h in heirs)
 
 

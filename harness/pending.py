@@ -137,7 +137,15 @@ class _Finder:
 
 
 def _upstream(change: str) -> bool:
-    return change.split(" ", 1)[0].split(".")[0] in ("artifact", "generate", "calibration", "judge", "data", "after", "start")
+    return change.split(" ", 1)[0].split(".")[0] in (
+        "artifact",
+        "generate",
+        "calibration",
+        "judge",
+        "data",
+        "after",
+        "start",
+    )
 
 
 def keys_by_cell(plan: Plan) -> dict[str, dict[str, str]]:

@@ -223,7 +223,9 @@ class _Resolver:
         if model is None or method is None or (method[1] and source is None):
             return None
         stack, stages, identity = method
-        start = self._training(make_cell(cell.model, self.matrix.methods[cell.start], cell.seed)) if cell.start else None
+        start = (
+            self._training(make_cell(cell.model, self.matrix.methods[cell.start], cell.seed)) if cell.start else None
+        )
         if cell.start and start is None:
             return None
         if source and not self._fits(cell.method, cell.data):

@@ -55,9 +55,7 @@ def cell_views(plan: Plan) -> list[CellView]:
                 train=tuple(s.key for s in cell.trained),
                 scores=tasks,
                 data=cell.data.key if cell.data else "",
-                started={
-                    s.key: (c.name, c.data.key if c.data else "") for c in cell.line[:-1] for s in c.train
-                },
+                started={s.key: (c.name, c.data.key if c.data else "") for c in cell.line[:-1] for s in c.train},
             )
         )
     return result

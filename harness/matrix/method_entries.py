@@ -18,6 +18,7 @@ from harness.matrix.grid import Report, merged, points
 from harness.matrix.schema import CommandTrainer, MatrixFile, MethodForm, TrainSettings
 from harness.matrix.starts import link
 
+
 @dataclass
 class Methods:
     """entries: by label, in order.  aliases: `methods.LABEL` -> its dotted path in the file."""

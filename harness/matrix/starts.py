@@ -39,7 +39,7 @@ class _Linker:
         """An entry has its whole name as soon as what it starts from has."""
         while ready := [(n, at) for n in self.left if (at := self.target(self.entries[n].start)) in self.named]:
             for number, at in ready:
-                entry, begun = self.entries[number], self.named[at]  # type: ignore[index]
+                entry, begun = self.entries[number], self.named[at]
                 whole = entry.label if begun.untouched else f"{begun.label}{ARROW}{entry.label}"
                 self.named[number] = replace(entry, label=whole, start="" if begun.untouched else begun.label)
                 self.left.remove(number)

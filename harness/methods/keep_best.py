@@ -40,7 +40,7 @@ class KeepBest(Method):
     Every `interval` steps, and at the last one: v = mean over the held-out completion tokens of -log p, whoever owns
     the training loss; the weights of the lowest v are kept. After `patience` looks without a lower v the weights kept
     are final. Deviation: training goes on to its budget all the same, so that rows of a table have spent the same; what
-    is left is what stopping would have left. The looks are billed.
+    is left is what stopping would have left. The looks are billed; `validation.pt` has the loss by step.
     """
 
     name: ClassVar[str] = "keep_best"
@@ -78,11 +78,12 @@ class KeepBest(Method):
         return row[self.together]
 
     def after_step(self, model: Module, ctx: Context) -> None:
-        seen = ctx.memory.setdefault(f"keep_best {ctx.stage.name}", {"loss": math.inf, "since": 0})
+        seen = ctx.memory.setdefault(f"keep_best {ctx.stage.name}", {"loss": math.inf, "since": 0, "looks": {}})
         if seen["since"] >= self.patience or (ctx.step % self.interval and ctx.progress < 1):
             return
         loss = self._loss(ctx)
-        ctx.log(validation=loss)
+        seen["looks"][ctx.step] = loss
+        ctx.save(SET, seen["looks"])
         seen["since"] += 1
         if loss < seen["loss"]:
             seen |= {"loss": loss, "since": 0}

@@ -54,11 +54,12 @@ class LEO(Method):
         if self.untie and head.weight is embedding.weight:
             head.weight = Parameter(head.weight.detach().clone())
             model.config.tie_word_embeddings = False
-            model.all_tied_weights_keys = {}  # what is not saved because it is the same tensor elsewhere
         return model
 
     def train_only(self, names: Sequence[str], ctx: Context) -> dict[str, dict[str, Any]]:
         model: Any = ctx.model
-        ends = {id(p) for part in (model.get_input_embeddings(), model.get_output_embeddings()) for p in part.parameters()}
+        ends = {
+            id(p) for part in (model.get_input_embeddings(), model.get_output_embeddings()) for p in part.parameters()
+        }
         offered = set(names)
         return {n: {"weight_decay": 0.0} for n, p in model.named_parameters() if id(p) in ends and n in offered}

@@ -217,7 +217,9 @@ def _save(task: TrainTask, ctx: Context, opener: Opener, stages: Sequence[Stage]
         kind = "full"
         for member in reversed(ctx.stack):
             model = member.unwrap(model, ctx)
-        artifacts.save_full(model, folder, tokenizer_of(task.model, task.init), None if ctx.tokenizer is tokenizer else ctx.tokenizer)
+        artifacts.save_full(
+            model, folder, tokenizer_of(task.model, task.init), None if ctx.tokenizer is tokenizer else ctx.tokenizer
+        )
     body = {"kind": kind, "method": [name for name, _ in task.stack], "stage": ctx.stage.name, "seed": task.seed}
     artifacts.write_artifact(folder, body, ctx.memory, ctx.saved)
 
