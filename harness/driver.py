@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.lines import wanted, with_starts
 from harness.machine import gpus
 from harness.pending import Todo
 from harness.plan import Plan
@@ -70,14 +71,28 @@ def make_jobs(plan: Plan, todo: Sequence[Todo]) -> list[Planned]:
             if set(_steps([cell], keys, "train")) - trained:
                 to_train.append(cell)
                 trained.update(_steps([cell], keys, "train"))
-        parts = [to_train[i : i + CELLS] for i in range(0, len(to_train), CELLS)]
+        parts = _parts(to_train)
         for number, part in enumerate(parts, 1):
             name = f"train {model}" if len(parts) == 1 else f"train {model} {number}/{len(parts)}"
             jobs.append(Planned(name, "train", tuple(part), _steps(part, keys, "data", "train")))
-        needed = {s.key for c in mine for s in c.train}  # two labels of one model may share a training
+        needed = {s.key for c in mine for s in c.trained}  # two labels of one model may share a training
         trained_by = tuple(j.id for j in jobs if j.task == "train" and needed & set(j.steps))
         jobs += _evaluation_jobs(model, mine, keys, trained_by)
     return jobs
+
+
+def _parts(cells: Sequence[PlannedCell]) -> list[list[PlannedCell]]:
+    """Shares of about `CELLS` cells. What begins from the same training is never in two jobs, which would wait."""
+    families: dict[str, list[PlannedCell]] = {}
+    for cell in cells:
+        families.setdefault(cell.trained[0].key, []).append(cell)
+    parts: list[list[PlannedCell]] = []
+    for family in families.values():
+        if parts and len(parts[-1]) + len(family) <= CELLS:
+            parts[-1] += family
+        else:
+            parts.append(family)
+    return parts
 
 
 def _evaluation_jobs(
@@ -229,17 +244,27 @@ def _without_traceback(tail: str) -> str:
 
 def shed(plan: Plan, store: Store) -> None:
     """Let go of weights that `keep` does not ask for, once every answer that needed them is there."""
-    for cell in plan.cells:
-        for record, names in sheddable(plan, cell, store):
-            store.shed(record, names)
+    for record, names in sheddable(plan, store):
+        store.shed(record, names)
 
 
-def sheddable(plan: Plan, cell: PlannedCell, store: Store) -> list[tuple[Record, list[str]]]:
-    """The weight files of a cell that may go, by record: `keep` allows it and all its answers are stored."""
-    keep = plan.matrix.keep
-    if keep == "all" or not cell.train:
-        return []
-    if any(store.find("generate", t.generate.key) is None for t in cell.tasks):
+def sheddable(plan: Plan, store: Store) -> list[tuple[Record, list[str]]]:
+    """The weight files that may go, by record: `keep` allows it, all answers are stored, and nothing is to begin from
+    them. What other cells start from may be left out of this run, not of the matrix: it is then left as it is."""
+    cells = with_starts(plan.cells)
+    rows = {c.name for c in plan.cells}
+    return [
+        pair
+        for cell in cells
+        if cell.name in rows or (cell.cell.model, cell.cell.method) in plan.matrix.left_out
+        for pair in _weights(plan.matrix.keep, cell, cells, store)
+    ]
+
+
+def _weights(
+    keep: str, cell: PlannedCell, cells: Sequence[PlannedCell], store: Store
+) -> list[tuple[Record, list[str]]]:
+    if keep == "all" or not cell.train or wanted(cell, cells, store):
         return []
     record = store.find("train", cell.train[-1].key, whole=True)  # weights may have been made a second time
     if record is None or record.status != "ok":

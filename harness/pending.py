@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from harness.digest import differences
+from harness.lines import diverged, with_starts
 from harness.plan import Plan
 from harness.planned import WHOLE, PlannedCell, Step
 from harness.results.frame import STEPPING
@@ -66,10 +67,10 @@ class _Finder:
         for t in cell.tasks:
             if t.score.key in self.done["score"]:
                 if t.overlap and not self._done(t.overlap):
-                    self._data(cell)
+                    self._all_data(cell)
                     self._add(cell, t.overlap, f"overlap {t.task.name}")
                 continue
-            if cell.train and self._diverged(cell.train):
+            if self._diverged(cell):
                 continue
             if not self._done(t.generate):
                 self._train(cell)
@@ -81,8 +82,12 @@ class _Finder:
                 self._add(cell, t.judge, f"judge {t.task.name}")
             self._add(cell, t.score, f"score {t.task.name}")
             if t.overlap and not self._done(t.overlap):
-                self._data(cell)
+                self._all_data(cell)
                 self._add(cell, t.overlap, f"overlap {t.task.name}")
+
+    def _all_data(self, cell: PlannedCell) -> None:
+        for trained in cell.line:
+            self._data(trained)
 
     def _data(self, cell: PlannedCell) -> None:
         if cell.data and not self._done(cell.data):
@@ -97,6 +102,8 @@ class _Finder:
         return step.key in self.done[step.kind] and self.store.find(step.kind, step.key) is not None
 
     def _train(self, cell: PlannedCell) -> None:
+        if cell.start and not (cell.train and all(self._done(step) for step in cell.train)):
+            self._train(cell.start)
         for number, step in enumerate(cell.train):
             reason = ""
             if step.key in self.done["train"]:
@@ -107,13 +114,8 @@ class _Finder:
             what = "train" if len(cell.train) == 1 else f"train {cell.stages[number].name}"
             self._add(cell, step, what, reason)
 
-    def _diverged(self, train: tuple[Step, ...]) -> bool:
-        for step in train:
-            if step.key in self.done["train"]:
-                record = self.store.find("train", step.key)
-                if record is not None and record.status == "diverged":
-                    return True
-        return False
+    def _diverged(self, cell: PlannedCell) -> bool:
+        return any(step.key in self.done["train"] for step in cell.trained) and diverged(cell, self.store)
 
     def _add(self, cell: PlannedCell, step: Step, what: str, reason: str = "") -> None:
         if step.key not in self.found:
@@ -135,13 +137,21 @@ class _Finder:
 
 
 def _upstream(change: str) -> bool:
-    return change.split(" ", 1)[0].split(".")[0] in ("artifact", "generate", "calibration", "judge", "data", "after")
+    return change.split(" ", 1)[0].split(".")[0] in (
+        "artifact",
+        "generate",
+        "calibration",
+        "judge",
+        "data",
+        "after",
+        "start",
+    )
 
 
 def keys_by_cell(plan: Plan) -> dict[str, dict[str, str]]:
     """{cell: {what: key}}: kept with a run, so that the next plan can name what changed."""
     result: dict[str, dict[str, str]] = {}
-    for cell in plan.cells:
+    for cell in with_starts(plan.cells):
         keys = {"data": cell.data.key} if cell.data else {}
         for number, step in enumerate(cell.train):
             keys["train" if len(cell.train) == 1 else f"train {cell.stages[number].name}"] = step.key
@@ -168,7 +178,7 @@ def estimate(plan: Plan, todo: list[Todo], store: Store) -> Estimate:
     seconds: dict[str, float] = {}
     assumed = set()
     rates = {kind: _rate(store, kind) for kind in ("train", "generate") if any(t.step.kind == kind for t in todo)}
-    cells = {c.name: c for c in plan.cells}
+    cells = {c.name: c for c in with_starts(plan.cells)}
     for t in todo:
         kind = t.step.kind
         if kind in rates:

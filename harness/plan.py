@@ -25,10 +25,10 @@ from harness.evaluation.judge.judges import JudgeSpec, plan_judge, with_judge
 from harness.evaluation.native_tools import check_tools
 from harness.evaluation.suite import Task, choose_tasks, load_suite
 from harness.fitting import check_writes, refusals
-from harness.matrix import Cell, Matrix, SuiteEntry
+from harness.matrix import Cell, Matrix, SuiteEntry, make_cell
 from harness.matrix.schema import PLACEMENT, Limit
 from harness.methods import build
-from harness.methods.base import Method, Stage, check_served, overrides, owner
+from harness.methods.base import Method, Stage, check_served, check_start, overrides, owner
 from harness.planned import PlannedCell, PlannedTask, Step
 from harness.training.adapters import make as make_adapter
 
@@ -157,14 +157,21 @@ class _Resolver:
     def _method(self, label: str) -> tuple[tuple[Method, ...], tuple[Stage, ...], dict[str, Any]] | None:
         """The members, the stages and the seedless part of the train identity of one entry of `methods:`."""
         entry = self.matrix.methods[label]
+        begun = self._method(entry.start) if entry.start else ((), (), {})
+        if begun is None:
+            return None
 
         def resolve() -> tuple[tuple[Method, ...], tuple[Stage, ...], dict[str, Any]]:
             stack = build(entry.stack)
+            if entry.start:
+                check_start(entry.start, begun[0], stack, trained=bool(begun[1]))
             if not any(m.trains for m in stack):
                 return stack, (), {}
             adapter = make_adapter(entry.trainer)
+            if entry.start and "start" not in adapter.hooks:
+                raise Refused(f"a trainer `{adapter.name}` begins from the model itself, not from `{entry.start}`")
             adapter.check(stack)
-            check_served(stack, self.engine.name)
+            check_served((*begun[0], *stack), self.engine.name)
             stages = tuple(owner(stack, "stages").stages(None))
             if not stages and any(overrides(m, hook) for m in stack for hook in ("wrap", "unwrap")):
                 stages = (Stage(),)  # one step that opens, wraps and unwraps
@@ -207,11 +214,33 @@ class _Resolver:
 
     def cell(self, cell: Cell) -> PlannedCell | None:
         """The cell with its steps, or None where something it needs is in error."""
+        planned = self._training(cell)
+        if planned is None:
+            return None
+        stack, trained = planned.stack, planned.trained
+        upstream = (("train", trained[-1].key),) if trained else ()
+        artifact = trained[-1].key if trained else planned.model.digest
+        prompts = stack_identity([m for m in stack if overrides(m, "prompt") or overrides(m, "respond")])
+        answers = stack_identity([m for m in stack if overrides(m, "answer")])
+        data = tuple(dict.fromkeys(c.data.key for c in planned.line if c.data))
+        tasks = tuple(
+            self._task_steps(t, artifact, upstream, prompts, answers, self._overlap(data, t.name) if data else None)
+            for t in self.tasks
+        )
+        return replace(planned, tasks=tasks)
+
+    def _training(self, cell: Cell) -> PlannedCell | None:
+        """The cell as far as its artifact, and nothing asked of it."""
         model, method = self.models[cell.model], self._method(cell.method)
         source = self._source(cell.data) if cell.data and method and method[1] else None
         if model is None or method is None or (method[1] and source is None):
             return None
         stack, stages, identity = method
+        start = (
+            self._training(make_cell(cell.model, self.matrix.methods[cell.start], cell.seed)) if cell.start else None
+        )
+        if cell.start and start is None:
+            return None
         if source and not self._fits(cell.method, cell.data):
             return None
         if not self._suits(cell.model, cell.method):
@@ -221,17 +250,8 @@ class _Resolver:
         data = self._data_step(cell, model, stack, source) if source else None
         train: list[Step] = []
         for number, stage in enumerate(stages):
-            train.append(self._train_step(cell, model, identity, data, (number, stage), train))
-        upstream = (("train", train[-1].key),) if train else ()
-        artifact = train[-1].key if train else model.digest
-        prompts = stack_identity([m for m in stack if overrides(m, "prompt") or overrides(m, "respond")])
-        answers = stack_identity([m for m in stack if overrides(m, "answer")])
-        overlaps = [self._overlap(data.key, t.name) if data else None for t in self.tasks]
-        tasks = tuple(
-            self._task_steps(t, artifact, upstream, prompts, answers, overlap)
-            for t, overlap in zip(self.tasks, overlaps, strict=True)
-        )
-        return PlannedCell(cell, model, stack, stages, data, tuple(train), tasks)
+            train.append(self._train_step(cell, model, identity, data, (number, stage), train, start))
+        return PlannedCell(cell, model, stack, stages, data, tuple(train), (), start)
 
     def _data_step(self, cell: Cell, model: ModelSource, stack: Sequence[Method], source: Source) -> Step:
         curators = [m for m in stack if overrides(m, "curate")]
@@ -248,8 +268,9 @@ class _Resolver:
         data: Step | None,
         stage: tuple[int, Stage],
         before: Sequence[Step],
+        start: PlannedCell | None,
     ) -> Step:
-        whole = {
+        whole: dict[str, Any] = {
             **identity,
             "model": model.digest,
             "data": data.key if data else None,
@@ -258,13 +279,17 @@ class _Resolver:
             "after": [step.key for step in before],
         }
         needs = ((("data", data.key),) if data else ()) + tuple(("train", step.key) for step in before)
+        if start:
+            whole["start"] = start.trained[-1].key
+            needs += (("train", whole["start"]),)
         return Step("train", key_of("train", whole), whole, needs)
 
     @functools.cache  # noqa: B019
-    def _overlap(self, data: str, task: str) -> Step:
-        """Depends on the two sets alone, so that all cells trained on the same data share it."""
-        identity = {"data": data, "task": self.by_name[task].asking(), "rules": contamination.VERSION}
-        return Step("overlap", key_of("overlap", identity), identity, (("data", data),))
+    def _overlap(self, data: tuple[str, ...], task: str) -> Step:
+        """Depends on the sets alone, so that all cells trained on the same data share it."""
+        sets: str | list[str] = data[0] if len(data) == 1 else list(data)
+        identity = {"data": sets, "task": self.by_name[task].asking(), "rules": contamination.VERSION}
+        return Step("overlap", key_of("overlap", identity), identity, tuple(("data", key) for key in data))
 
     def _task_steps(
         self,

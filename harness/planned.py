@@ -56,7 +56,10 @@ class PlannedTask:
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A cell with everything resolved: its model, its methods and its steps in order."""
+    """A cell with everything resolved: its model, its methods and its steps in order.
+
+    start: the cell whose artifact it begins from, as far as that needs it: trained, and asked nothing.
+    """
 
     cell: Cell
     model: ModelSource
@@ -65,12 +68,25 @@ class PlannedCell:
     data: Step | None
     train: tuple[Step, ...]  # one a stage
     tasks: tuple[PlannedTask, ...]
+    start: PlannedCell | None = None
+
+    @property
+    def line(self) -> tuple[PlannedCell, ...]:
+        """What it starts from, what that starts from, and so on, the first of all first; and itself."""
+        return (*(self.start.line if self.start else ()), self)
+
+    @property
+    def trained(self) -> tuple[Step, ...]:
+        """The train steps behind its artifact, which is the last one's; () for a model as it is."""
+        return tuple(step for cell in self.line for step in cell.train)
 
     @property
     def name(self) -> str:
         return self.cell.name
 
     def steps(self) -> Iterator[Step]:
+        if self.start:
+            yield from self.start.steps()
         if self.data:
             yield self.data
         yield from self.train
@@ -87,5 +103,5 @@ class PlannedCell:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        trainer = self.cell.trainer if isinstance(self.cell.trainer, str) else "command"
-        return tuple(sorted(({trainer} - {"native"}).union(*(m.flags for m in self.stack))))
+        trainers = {c.cell.trainer if isinstance(c.cell.trainer, str) else "command" for c in self.line}
+        return tuple(sorted((trainers - {"native"}).union(*(m.flags for c in self.line for m in c.stack))))

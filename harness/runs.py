@@ -52,9 +52,10 @@ def cell_views(plan: Plan) -> list[CellView]:
                 method=cell.cell.method,
                 seed=cell.cell.seed,
                 flags=cell.flags,
-                train=tuple(s.key for s in cell.train),
+                train=tuple(s.key for s in cell.trained),
                 scores=tasks,
                 data=cell.data.key if cell.data else "",
+                started={s.key: (c.name, c.data.key if c.data else "") for c in cell.line[:-1] for s in c.train},
             )
         )
     return result
@@ -96,7 +97,8 @@ class RunView:
         """Every (kind, key) that the cells name, once."""
         found: dict[tuple[str, str], None] = {}
         for cell in self.cells:
-            named = [("data", cell.data), *(("train", key) for key in cell.train)]
+            named = [("data", data) for _, data in cell.started.values()]
+            named += [("data", cell.data), *(("train", key) for key in cell.train)]
             for t in cell.scores:
                 named += [("generate", t.generate), ("judge", t.judge), ("score", t.key), ("overlap", t.overlap)]
             found.update({pair: None for pair in named if pair[1]})
@@ -117,6 +119,7 @@ class RunView:
                     "train": tuple(cell["train"]),
                     "notes": tuple(cell["notes"]),
                     "scores": tuple(map(_task_view, cell["scores"])),
+                    "started": {key: tuple(pair) for key, pair in cell.get("started", {}).items()},
                 }
             )
             for cell in body["cells"]

@@ -25,13 +25,14 @@ from typing import Any
 
 from harness.data.models import harness_cache, materialise
 from harness.errors import HarnessError, StepFailed
+from harness.lines import with_starts
 from harness.machine import cores
 from harness.matrix import load_matrix
 from harness.matrix.schema import Limit
 from harness.plan import Plan, Where, make_plan
 from harness.planned import PlannedCell, PlannedTask
 from harness.runners.base import EVENTS_FD, LOG
-from harness.steps import Bench, run_data, run_generate, run_heads, run_judge, run_overlap, run_score, run_train
+from harness.steps import Bench, run_generate, run_heads, run_judge, run_overlap, run_score, run_train
 from harness.store import Store
 
 LOOK = 0.2  # seconds between looks for new answers
@@ -113,17 +114,12 @@ def _do(job: JobFile, bench: Bench) -> int:
     if answer:
         return answer(bench, cells)
     if job.task == "train":
-
-        def train(cell: PlannedCell) -> None:
-            run_data(bench, cell)
-            run_train(bench, cell)
-
         # What must be converted first is converted beside the imports; a cell that needs it says if that went wrong.
         with ProcessPoolExecutor(1, mp_context=get_context("fork")) as beside:
             for model in {c.model.digest: c.model for c in cells}.values():
                 beside.submit(materialise, model, harness_cache())
             load_packages("torch", "transformers.models.auto.modeling_auto", "peft")
-        return forked([(c.name, partial(train, c)) for c in cells])
+        return forked([(c.name, partial(run_train, bench, c)) for c in with_starts(cells)])
     load_packages("harness.evaluation.lm")
     steps = set(job.steps)
     mine = [(c, t) for c in cells for t in c.tasks if steps & {s.key for s in (t.score, t.overlap) if s}]

@@ -169,9 +169,13 @@ def test_the_program_ends_when_the_run_is_interrupted(
         return started[0]
 
     monkeypatch.setattr(subprocess, "Popen", spy)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "work", tiny_model, line(program, "hang"))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "work", tiny_model, line(program, "hang"))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert started[0].returncode == -signal.SIGTERM
 
 

@@ -26,7 +26,7 @@ def _list(store: Store, plans: Sequence[Plan], *, delete: bool, json_wanted: boo
     from harness.store import gc as collector
 
     wanted = {(s.kind, s.key) for plan in plans for s in plan.steps().values()} if plans else None
-    weights = [pair for plan in plans for cell in plan.cells for pair in sheddable(plan, cell, store)]
+    weights = [pair for plan in plans for pair in sheddable(plan, store)]
     found = collector.plan(store, wanted, weights)
     total = sum(r.bytes for r in found)
     if json_wanted:

@@ -104,7 +104,7 @@ def _about(cls: Any) -> dict[str, Any]:
         "version": cls.version,
         "system": " ".join(about.split()).partition(". ")[0].partition(", arXiv")[0].rstrip("."),
         "artifact": cls.artifact if cls.trains else "nothing",
-        "engine": cls.engine or "any",
+        "engine": cls().engine or "any",
         "served": served(cls),
         "paper": cls.paper,
         "verified": cls.verified,
@@ -119,7 +119,8 @@ def _about(cls: Any) -> dict[str, Any]:
 def served(cls: Any) -> str:
     """What an engine is given, and which one where only one can."""
     what = {"full": "weights", "adapter": "adapter"}[cls.artifact] if cls.trains else "the base"
-    return f"{what}, by {cls.engine} only" if cls.engine else what
+    engine = cls().engine  # may depend on the parameters
+    return f"{what}, by {engine} only" if engine else what
 
 
 def type_of(about: Mapping[str, Any]) -> str:

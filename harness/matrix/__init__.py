@@ -1,8 +1,8 @@
 """matrix.yaml: what it may say (`schema`), and what it comes to (`matrix`, `cells`)."""
 
-from harness.matrix.cells import Cell
+from harness.matrix.cells import Cell, make_cell
+from harness.matrix.entry import MethodEntry
 from harness.matrix.matrix import Matrix, SuiteEntry, load_matrix
-from harness.matrix.method_entries import MethodEntry
 from harness.matrix.schema import Budget, DataEntry, EngineSettings, ModelEntry, Strict, TrainSettings
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "SuiteEntry",
     "TrainSettings",
     "load_matrix",
+    "make_cell",
 ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import HarnessError, Problems, nearest
 
 if TYPE_CHECKING:
-    from harness.matrix.method_entries import MethodEntry
+    from harness.matrix.entry import MethodEntry
     from harness.matrix.schema import CommandTrainer, TrainSettings
 
 Members = tuple[tuple[str, dict[str, Any]], ...]  # a stack: each method's name and its parameters, in order
@@ -23,7 +23,10 @@ Members = tuple[tuple[str, dict[str, Any]], ...]  # a stack: each method's name 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One fine-tuning and its evaluation; or an untouched model, which has no seed and no data ("")."""
+    """One fine-tuning and its evaluation; or an untouched model, which has no seed and no data ("").
+
+    start: the method that it begins from, whose cell has the same model and seed; "" for the model itself.
+    """
 
     name: str
     model: str
@@ -33,6 +36,13 @@ class Cell:
     train: TrainSettings
     data: str
     trainer: str | CommandTrainer
+    start: str = ""
+
+
+def make_cell(model: str, entry: MethodEntry, seed: int | None) -> Cell:
+    """The cell of a method on a model."""
+    name = f"{model}.{entry.label}" if seed is None else f"{model}.{entry.label}.s{seed}"
+    return Cell(name, model, entry.label, seed, entry.stack, entry.train, entry.data, entry.trainer, entry.start)
 
 
 def make_cells(
@@ -43,12 +53,11 @@ def make_cells(
 ) -> list[Cell]:
     """All cells, model by model, in the order of the matrix. left_out: pairs of model and method."""
     return [
-        Cell(name, model, label, seed, entry.stack, entry.train, entry.data, entry.trainer)
+        make_cell(model, entry, seed)
         for model in models
         for label, entry in methods.items()
         if (model, label) not in left_out
-        for seed in (seeds if entry.trains else (None,))
-        for name in (f"{model}.{label}" if seed is None else f"{model}.{label}.s{seed}",)
+        for seed in (seeds if entry.seeded else (None,))
     ]
 
 
@@ -58,8 +67,8 @@ def fits(pattern: str, name: str) -> bool:
 
 
 def origin(method: str) -> str:
-    """The label in the file of a method, without the values that a grid added: `lora` for `lora[r=8]`."""
-    return method.partition("[")[0]
+    """The name of a method without the values that grids added: `lora` for `lora[r=8]`."""
+    return re.sub(r"\[[^\]]*\]", "", method)
 
 
 def select(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:

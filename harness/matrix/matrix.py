@@ -17,7 +17,8 @@ from harness.config import Loaded, load
 from harness.config.schema_errors import dotted, place_of
 from harness.errors import HarnessError, nearest
 from harness.matrix.cells import Cell, fits, make_cells, origin, select
-from harness.matrix.method_entries import MethodEntry, spell_out, unknown_data
+from harness.matrix.entry import MethodEntry
+from harness.matrix.method_entries import spell_out, unknown_data
 from harness.matrix.schema import (
     DataEntry,
     EngineSettings,

@@ -13,26 +13,10 @@ from typing import Any
 from harness.config.schema_errors import place_of
 from harness.errors import HarnessError, nearest
 from harness.matrix.cells import Members
+from harness.matrix.entry import UNTRAINED, MethodEntry
 from harness.matrix.grid import Report, merged, points
 from harness.matrix.schema import CommandTrainer, MatrixFile, MethodForm, TrainSettings
-
-UNTRAINED = ("base", "urial")  # methods that leave a model as it is: alone in a stack, with neither data nor seed
-
-
-@dataclass(frozen=True)
-class MethodEntry:
-    """A method as cells use it. data: a label under `data:`, "" for an untouched model."""
-
-    label: str
-    stack: Members
-    train: TrainSettings
-    data: str
-    trainer: str | CommandTrainer
-
-    @property
-    def trains(self) -> bool:
-        """Whether there is anything to train: the stack is not one of `UNTRAINED` alone."""
-        return not (len(self.stack) == 1 and self.stack[0][0] in UNTRAINED)
+from harness.matrix.starts import link
 
 
 @dataclass
@@ -57,15 +41,17 @@ class _Written:
 def spell_out(file: MatrixFile, places: Mapping[str, str], *, partial: bool = False) -> Methods:
     """All methods of a matrix file. partial: the file had mistakes, so what seems to be missing may be there."""
     speller = _Speller(file, places, partial)
-    found, first = speller.found, dict[str, str]()
+    first: dict[tuple[str, str | None], str] = {}
     for written in _written(file):
-        if written.label in first:
-            why = f"it stands at {first[written.label]} already"
+        name = (written.label, written.form.start)
+        if name in first:
+            why = f"it stands at {first[name]} already"
             speller.problem(written.path, f"method `{written.label}` is given twice", why=why)
         else:
-            first[written.label] = place_of(written.path, places)
+            first[name] = place_of(written.path, places)
             speller.add(written)
-    return found
+    speller.link()
+    return speller.found
 
 
 def unknown_data(label: str, file: MatrixFile, where: str) -> HarnessError:
@@ -105,6 +91,7 @@ class _Speller:
         self.file, self.places, self.partial = file, places, partial
         self.shared = TrainSettings(**{name: getattr(file.train, name) for name in TrainSettings.model_fields})
         self.found = Methods()
+        self.drafts: list[tuple[MethodEntry, _Written]] = []
 
     def problem(self, path: str, what: str, **more: str) -> None:
         self.found.problems.append(HarnessError(what, where=place_of(path, self.places), **more))
@@ -121,8 +108,20 @@ class _Speller:
         # A stack may be missing because it was a mistake; the grid would then be held against the wrong one.
         grid = {} if self.partial and form.stack is None else form.grid
         for name, members, train in points(label, grid, stack, own, self.report(f"{written.path}.grid")):
-            self.found.entries[name] = MethodEntry(name, members, train, data, form.trainer)
-            self.found.aliases |= {f"methods.{name}": written.path, f"methods.{name}.stack": written.stack_path}
+            self.drafts.append((MethodEntry(name, members, train, data, form.trainer, form.start or ""), written))
+
+    def link(self) -> None:
+        """Give every entry its whole name, which shows what it starts from."""
+
+        def report(number: int, what: str, why: str, todo: str) -> None:
+            self.problem(f"{self.drafts[number][1].path}.start", what, why=why, todo=todo)
+
+        named = link([entry for entry, _ in self.drafts], None if self.partial else report)
+        for number, (_, written) in enumerate(self.drafts):
+            if number in named:
+                name = named[number].label
+                self.found.entries[name] = named[number]
+                self.found.aliases |= {f"methods.{name}": written.path, f"methods.{name}.stack": written.stack_path}
 
     def stack(self, written: _Written) -> Members:
         members: dict[str, dict[str, Any]] = {}
@@ -152,7 +151,7 @@ class _Speller:
 
     def untouched(self, written: _Written, entry: MethodEntry) -> str:
         base = entry.stack[0][0] == UNTRAINED[0]
-        for name in ("train", "data", "grid") if base else ("train", "data"):  # the others may have parameters
+        for name in ("train", "data", "grid", "start") if base else ("train", "data"):  # the others may have parameters
             if name in written.form.model_fields_set:
                 state = "is the untouched model" if base else "trains nothing"
                 what = f"`{written.label}` {state}, so its `{name}` would do nothing"

@@ -210,6 +210,7 @@ class MethodForm(Strict):
     train: what differs from the matrix's `train:`.  data: likewise.  trainer: the adapter that runs it, by name, or
     `{command: ...}`.
     grid: {"train.lr": [...], "lora.r": [...]}, expanded to every combination.
+    start: another method of the matrix, from whose artifact of the same model and seed this one begins.
     """
 
     stack: Stack | None = None
@@ -217,6 +218,7 @@ class MethodForm(Strict):
     data: str | None = None
     trainer: Trainer = "native"
     grid: dict[str, Axis] = {}
+    start: str | None = None
 
 
 MethodEntryForm = Annotated[

@@ -247,6 +247,24 @@ def check_served(stack: Sequence[Method], engine: str) -> None:
         )
 
 
+def check_start(label: str, before: Sequence[Method], stack: Sequence[Method], *, trained: bool) -> None:
+    """Refused where a method leaves nothing that a stack can start from, or where only the base can carry the stack."""
+    if not trained:
+        raise Refused(f"`{label}` trains nothing, so it leaves no weights to start from", todo="start from what trains")
+    fixed = next((m for m in before if m.artifact == "adapter" and m.engine == "hf"), None)
+    if fixed:
+        raise Refused(
+            f"what `{fixed.name}` leaves cannot be merged into weights, so nothing can start from `{label}`",
+            todo="start from another method",
+        )
+    fixed = next((m for m in stack if m.artifact == "adapter" and m.engine == "hf"), None)
+    if fixed:
+        raise Refused(
+            f"what `{fixed.name}` leaves cannot be merged into weights, so it cannot start from `{label}`",
+            todo="leave `start` out: such an adapter is served on the model itself",
+        )
+
+
 def stage_stack(stack: Sequence[Method], stage: Stage) -> tuple[Method, ...]:
     """The members that act in a stage: those it brings stand right after the member that owns `stages`."""
     if stage.alone:

@@ -65,6 +65,7 @@ class CellView:
     train: keys of its train steps in order, () for an untrained cell.  data: key of its data step.
     seed: None where nothing is random.  flags: marks of its method (`transductive`, ...).
     notes: sentences for the footnotes of the row.
+    started: the train steps among these of cells that it starts from, each with its cell and the key of its data.
     """
 
     name: str
@@ -76,6 +77,7 @@ class CellView:
     scores: tuple[TaskView, ...]
     data: str = ""
     notes: tuple[str, ...] = ()
+    started: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -232,11 +234,14 @@ def _scores(cell: CellView, store: Store, known: KnownItems) -> dict[str, _Score
 def _blocked(cell: CellView, trained: Sequence[Record | None], store: Store) -> tuple[State, str] | None:
     """Why nothing below training can have a number, or None."""
     for key, record in zip(cell.train, trained, strict=True):
+        name, data = cell.started.get(key, ("", cell.data))
+        by = f"{name}, from which it starts: " if name else ""
         if record is None:
-            return _unfinished(store, ("train", key), ("data", cell.data))
+            state, reason = _unfinished(store, ("train", key), ("data", data))
+            return state, f"{by}{reason}"
         if record.status == "diverged":
             how = record.extra.get("diverged")
-            return "diverged", "training diverged" + (f": {how}" if how else "")
+            return "diverged", f"{by}training diverged" + (f": {how}" if how else "")
     return None
 
 

@@ -76,13 +76,13 @@ def run_generate(bench: Bench, cells: Sequence[PlannedCell]) -> int:
 
 def base_first(cells: Iterable[PlannedCell]) -> list[PlannedCell]:
     """The base before its fine-tunes, since the canary compares with it; otherwise in the order of the matrix."""
-    return sorted(cells, key=lambda c: bool(c.train))
+    return sorted(cells, key=lambda c: bool(c.trained))
 
 
 def _unanswered(bench: Bench, cell: PlannedCell) -> list[PlannedTask]:
     """Tasks without answers, each generate step once. In key order: two runs that hold several never wait in a ring."""
-    if cell.train:
-        record = bench.store.find("train", cell.train[-1].key, whole=True)
+    if cell.trained:
+        record = bench.store.find("train", cell.trained[-1].key, whole=True)
         if record is None or record.status == "diverged":
             return []
     asked = [t for t in cell.tasks if t.route != "head"]
@@ -160,9 +160,9 @@ def _prepared(served: Served, artifact: Artifact) -> Any:
 
 def artifact_of(bench: Bench, cell: PlannedCell, base: Path) -> Artifact:
     """What an engine is to serve for a cell."""
-    if not cell.train:
+    if not cell.trained:
         return Artifact(base, cell.model.digest, name=cell.name)
-    record = bench.finished("train", cell.train[-1].key)
+    record = bench.finished("train", cell.trained[-1].key)
     folder = record.path / "artifact"
     kind = json.loads((folder / "artifact.json").read_text())["kind"]
     files = sorted((name, out["sha256"]) for name, out in record.outputs.items() if name.startswith("artifact/"))

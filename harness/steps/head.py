@@ -85,8 +85,8 @@ def run_heads(bench: Bench, cells: Sequence[PlannedCell]) -> int:
 
 def _missing(bench: Bench, cell: PlannedCell) -> list[PlannedTask]:
     """Head tasks without answers; none where training diverged or failed, which was said there."""
-    if cell.train:
-        record = bench.store.find("train", cell.train[-1].key, whole=True)
+    if cell.trained:
+        record = bench.store.find("train", cell.trained[-1].key, whole=True)
         if record is None or record.status == "diverged":
             return []
     asked = {t.generate.key: t for t in cell.tasks if t.route == "head"}

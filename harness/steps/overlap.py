@@ -19,15 +19,16 @@ def run_overlap(bench: Bench, cell: PlannedCell, planned: PlannedTask) -> None:
     A step that another process is at is left to it.
     """
     step = planned.overlap
-    if step is None or cell.data is None or bench.store.find(step.kind, step.key):
+    if step is None or bench.store.find(step.kind, step.key):
         return
-    run_data(bench, cell)
+    for trained in cell.line:
+        run_data(bench, trained)
     from harness.evaluation.contamination import Item, overlap
     from harness.evaluation.lm import documents
 
     with suppress(Busy, Done), bench.store.claim(step.kind, step.key, step.identity, log=bench.log) as attempt:
-        data = bench.finished("data", cell.data.key)
-        files = sorted((data.path / "rows").glob("*.jsonl"))
+        sets = [bench.finished(kind, key).path / "rows" for kind, key in step.needs]
+        files = [file for rows in sets for file in sorted(rows.glob("*.jsonl"))]
         train = (row for file in files for row in read_samples(file))
         asked = name_items({"hash": d.hash, "document": d} for d in documents(planned.task))
         items = [Item(name, d["document"].question, d["document"].answer) for name, d in asked.items()]

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from harness.data.models import harness_cache, materialise
+from harness.errors import HarnessError
+from harness.lines import is_over, wanted, with_starts
 from harness.planned import PlannedCell, Step
 from harness.steps.bench import Bench
+from harness.steps.data import run_data
 from harness.store import Record
 
 
 def run_train(bench: Bench, cell: PlannedCell) -> None:
-    """Every stage of a cell in order, up to the first that diverges. Nothing if no answer is wanted any more."""
-    if all(bench.store.find("generate", t.generate.key, whole=True) for t in cell.tasks):
+    """Data and every stage of a cell in order, up to the first that diverges. Nothing if its weights are there or not
+    wanted any more, or if what it starts from diverged."""
+    if is_over(cell, bench.store) or not wanted(cell, with_starts(bench.plan.cells), bench.store):
         return
+    run_data(bench, cell)
     for number, step in enumerate(cell.train):
         if _stage(bench, cell, number, step).status == "diverged":
             break
+
+
+def _start(bench: Bench, cell: PlannedCell) -> Path | None:
+    """The artifact that a cell begins from. HarnessError where training it failed."""
+    if cell.start is None:
+        return None
+    try:
+        return bench.finished("train", cell.start.trained[-1].key).path / "artifact"
+    except HarnessError as error:
+        raise HarnessError(f"there is nothing to start from: {cell.start.name} failed", why=error.why) from error
 
 
 def _stage(bench: Bench, cell: PlannedCell, number: int, step: Step) -> Record:
@@ -34,6 +51,7 @@ def _stage(bench: Bench, cell: PlannedCell, number: int, step: Step) -> Record:
             settings=cell.cell.train,
             seed=cell.cell.seed or 0,
             stage=number,
+            init=_start(bench, cell),
             done={stage.name: bench.finished("train", past.key).path / "artifact" for stage, past in before},
         )
         result = make(cell.cell.trainer).train(

@@ -22,6 +22,11 @@ from harness.training.context import Context
 from harness.training.randomness import seeded
 
 
+def tokenizer_of(folder: Path, init: Path | None) -> Path:
+    """The folder whose tokenizer is the run's: what it starts from may have brought another than the base's."""
+    return init if init and read_artifact(init)["kind"] == "full" else folder
+
+
 def open_tokenizer(folder: Path) -> Any:
     """The model's tokenizer, with what the template needs."""
     from transformers import AutoTokenizer

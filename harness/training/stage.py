@@ -26,7 +26,7 @@ from harness.training.curation import made_rows
 from harness.training.data import read_rows
 from harness.training.forward import check_head
 from harness.training.loop import Diverged, Report, Run, restore, train
-from harness.training.opening import Opener, choose_trainable, open_tokenizer, start_weights
+from harness.training.opening import Opener, choose_trainable, open_tokenizer, start_weights, tokenizer_of
 from harness.training.sequences import is_pair
 
 
@@ -39,7 +39,7 @@ def run_stage(
     task: TrainTask, stack: Sequence[Method], work: Path, earlier: Sequence[Path], report: Report
 ) -> TrainResult:
     """Leaves work/artifact and work/curve.jsonl. earlier: folders of attempts that ended, read for checkpoints."""
-    tokenizer = open_tokenizer(task.model)
+    tokenizer = open_tokenizer(tokenizer_of(task.model, task.init))
     ctx = Context(
         seed=task.seed,
         device=device(),
@@ -218,7 +218,9 @@ def _save(task: TrainTask, ctx: Context, opener: Opener, stages: Sequence[Stage]
         kind = "full"
         for member in reversed(ctx.stack):
             model = member.unwrap(model, ctx)
-        artifacts.save_full(model, folder, task.model, None if ctx.tokenizer is tokenizer else ctx.tokenizer)
+        artifacts.save_full(
+            model, folder, tokenizer_of(task.model, task.init), None if ctx.tokenizer is tokenizer else ctx.tokenizer
+        )
     body = {"kind": kind, "method": [name for name, _ in task.stack], "stage": ctx.stage.name, "seed": task.seed}
     artifacts.write_artifact(folder, body, ctx.memory, ctx.saved)
 
@@ -246,7 +248,7 @@ def _without_training(
     for member in reversed(stack):
         model = member.unwrap(model, ctx)
     with ctx.meter.phase("save"):
-        artifacts.save_full(model, folder, task.model)
+        artifacts.save_full(model, folder, tokenizer_of(task.model, task.init))
         body = {"kind": "full", "method": [name for name, _ in task.stack], "stage": "", "seed": task.seed}
         artifacts.write_artifact(folder, body, ctx.memory, ctx.saved)
     return TrainResult("ok", cost_of(ctx, work, 0), {"steps": 0})

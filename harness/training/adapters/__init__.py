@@ -43,7 +43,8 @@ class TrainResult:
 
 
 class TrainerAdapter(Protocol):
-    """version: part of a step's key.  hooks: the names of the seam's hooks that it honours."""
+    """version: part of a step's key.  hooks: the names of the seam's hooks that it honours, and "start" where
+    it can begin from another cell's artifact."""
 
     name: str
     version: int

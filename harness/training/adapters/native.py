@@ -17,7 +17,8 @@ PREFIXES = ("hidden:", "attention:")
 
 
 class NativeAdapter:
-    """Every hook of data, model and objective; no rollouts and no services. Evaluation hooks are not a trainer's."""
+    """Every hook of data, model and objective, and a start from another cell's artifact; no rollouts and no services.
+    Evaluation hooks are not a trainer's."""
 
     name = "native"
     version = 1
@@ -27,6 +28,7 @@ class NativeAdapter:
             *("wrap", "unwrap", "train_only", "optimizer", "on_embeddings"),
             *("pick", "token_weight", "loss", "auxiliary"),
             *("after_backward", "after_step", "after_stage"),
+            "start",
         }
     )
 
