@@ -261,3 +261,17 @@ def test_the_starts_of_others_are_no_unwanted_steps(finished: Path) -> None:
         (s.kind, s.key) for s in plan(rest).steps().values()
     }
     assert all(before.find("train", s.key) for s in plan(rest, ["sft>dft"]).cells[0].trained)
+
+
+def test_a_start_that_fails_is_tried_once_and_named_in_the_row(tmp_path: Path, tiny_model: Path) -> None:
+    methods = "  short: {stack: [sft], train: {max_length: 2}}\n  heir: {stack: [dft], start: short}\n"
+    harness(tmp_path, "run", write(tmp_path, tiny_model, methods), code=1)
+    body = json.loads(harness(tmp_path, "status", "small.yaml", "--json")[0])
+    cells = {c["cell"]: c for c in body["cells"]}
+    assert cells["tiny.short>heir.s0"]["tasks"] == {"failed": 1}
+    (reason,) = cells["tiny.short>heir.s0"]["reasons"]
+    assert reason.startswith("tiny.short.s0, from which it starts: train failed")
+    store = Store(tmp_path / "store")
+    start = plan(load_matrix(tmp_path / "small.yaml")).cells[0].train[-1]
+    assert [past.outcome for past in store.history("train", start.key)] == ["failed"]
+    assert not (tmp_path / "store" / "generate").exists()

@@ -44,9 +44,10 @@ class LEO(Method):
 
     untie: bool
 
-    @property
-    def engine(self) -> str:  # type: ignore[override]
-        return "hf" if self.untie else ""
+    def __init__(self, **params: Any) -> None:
+        super().__init__(**params)
+        if self.untie:
+            self.engine = "hf"  # type: ignore[misc]
 
     def wrap(self, model: Any, ctx: Context) -> Any:
         from torch.nn import Parameter
