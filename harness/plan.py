@@ -17,6 +17,7 @@ from harness.data.models import ModelSource, find_model
 from harness.data.sources import Source, pin
 from harness.data.sources import rows as source_rows
 from harness.digest import digest, key_of
+from harness.encoders import refusals
 from harness.engines import check as check_engine
 from harness.engines.base import EngineSpec, Request
 from harness.errors import HarnessError, Problems, Refused
@@ -24,7 +25,6 @@ from harness.evaluation import contamination
 from harness.evaluation.judge.judges import JudgeSpec, plan_judge, with_judge
 from harness.evaluation.native_tools import check_tools
 from harness.evaluation.suite import Task, choose_tasks, load_suite
-from harness.fitting import check_writes, refusals
 from harness.matrix import Cell, Matrix, SuiteEntry, make_cell
 from harness.matrix.schema import PLACEMENT, Limit
 from harness.methods import build
@@ -112,7 +112,6 @@ class _Resolver:
 
         def resolve() -> ModelSource:
             model = find_model(entry.source, base=entry.base, offline=self.where.offline)
-            check_writes(label, model)
             if model.context is not None and not model.encoder and self.engine.max_model_len > model.context:
                 raise HarnessError(
                     f"`engine.max_model_len` is {self.engine.max_model_len}, and model `{label}` holds {model.context}",
@@ -200,18 +199,6 @@ class _Resolver:
             )
         return bool(pairs)
 
-    @functools.cache  # noqa: B019
-    def _suits(self, model: str, method: str) -> bool:
-        """Whether a model can take a method; if not, the problems are kept, one that both share once."""
-        found, resolved = self.models[model], self._method(method)
-        if found is None or resolved is None:
-            return False
-        members = (*resolved[0], *(m for stage in resolved[1] for m in stage.run))
-        refused = refusals(self.matrix, (model, method), found, members, self.tasks)
-        known = {str(p) for p in self.problems}
-        self.problems += [p for p in refused if str(p) not in known]
-        return not refused
-
     def cell(self, cell: Cell) -> PlannedCell | None:
         """The cell with its steps, or None where something it needs is in error."""
         planned = self._training(cell)
@@ -243,7 +230,9 @@ class _Resolver:
             return None
         if source and not self._fits(cell.method, cell.data):
             return None
-        if not self._suits(cell.model, cell.method):
+        if model.encoder and (refused := refusals(self.matrix, cell, stack, self.tasks)):
+            known = {str(p) for p in self.problems}
+            self.problems += [p for p in refused if str(p) not in known]
             return None
         if stages or (any(t.chat for t in self.tasks) and sends_conversations(stack)):
             self._need_template(cell.model, model)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # the host's types, for the type checker and the reader only
     from torch.nn import Module
 
     from harness.engines.base import Request
-    from harness.methods.facts import ModelFacts
     from harness.training.context import Context
     from harness.training.sequences import Seq
     from harness.training.tokens import Tokens
@@ -110,9 +109,6 @@ class Method:
         for name in type(self.params).model_fields:
             setattr(self, name, getattr(self.params, name))
 
-    def fits(self, model: ModelFacts) -> None:
-        """At planning. Refused, with the reason, for a model that cannot take this method with these parameters."""
-
     # --- data -------------------------------------------------------------------------------------------------
     def curate(self, rows: list[Row], ctx: Context) -> list[Row] | dict[str, list[Row]]:
         """Curation, conversion, synthesis; once, cached as its own step. Rows, or named sets of rows."""
@@ -196,7 +192,7 @@ class Method:
         return text
 
 
-HOOKS = tuple(n for n, m in vars(Method).items() if callable(m) and n[0].islower() and n != "fits")
+HOOKS = tuple(n for n, m in vars(Method).items() if callable(m) and n[0].islower() and n != "check")
 EXCLUSIVE = ("stages", "loss", "reward", "advantage", "optimizer", "respond")
 
 

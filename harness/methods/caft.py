@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from harness.methods.facts import ModelFacts
     from harness.training.context import Context
     from harness.training.forward import Batch
     from harness.training.tokens import Tokens
@@ -103,10 +102,6 @@ class CAFT(Method):
     adapt_lr: float
     heads_rows: str
 
-    def fits(self, model: ModelFacts) -> None:
-        if model.layers == 1:
-            raise Refused("its heads are copies of the last layer but one, and there is one layer")
-
     def stages(self, ctx: Any) -> list[Stage]:
         heads, alone = Heads(self.params), HeadsAlone(self.params)
         rate: dict[str, Any] = {"schedule": "constant", "warmup": 0.0}
@@ -181,6 +176,8 @@ class Heads(Method):
             raise Refused(f"`caft` copies a decoder layer with rotary positions, and `{kind}` models have none")
         if "sliding_attention" in (getattr(model.config, "layer_types", None) or ()):
             raise Refused(f"`caft` gives its heads a causal mask, and `{kind}` models have windows in some layers")
+        if len(body.layers) < 2:
+            raise Refused("`caft` copies the last layer but one, and this model has one layer")
         if self.head == "layer":
             model.caft = nn.ModuleList(copy.deepcopy(body.layers[-2]) for _ in range(self.n))
         else:

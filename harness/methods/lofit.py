@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from harness.methods.facts import ModelFacts
     from harness.training.context import Context
     from harness.training.tokens import Tokens
 
@@ -84,19 +83,6 @@ class LoFiT(Method):
     offset_lr: float
     select: str
     heads: tuple[tuple[int, int], ...]
-
-    def fits(self, model: ModelFacts) -> None:
-        if model.kind and model.kind not in SERVED:
-            raise Refused(
-                f"`{model.kind}` models have no place for a bias after the attention's output layer",
-                todo=f"use a model of type {', '.join(SERVED)}",
-            )
-        for layer, head in self.heads:
-            if not (layer in range(model.layers or layer + 1) and head in range(model.heads or head + 1)):
-                raise Refused(
-                    f"there is no head {head} in layer {layer}",
-                    why=f"it has {model.layers} layers of {model.heads} heads, both counted from 0",
-                )
 
     def stages(self, ctx: Any) -> list[Stage]:
         learned = self.select == "learned" and not self.heads

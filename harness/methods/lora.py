@@ -12,7 +12,6 @@ from harness.methods.base import Method
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from harness.methods.facts import ModelFacts
     from harness.training.context import Context
 
 
@@ -57,9 +56,6 @@ class LoRA(Method):
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         return frozenset({"whole_batch"}) if self.dropout else frozenset()
-
-    def fits(self, model: ModelFacts) -> None:
-        list(model.layers_named(self.target_modules))
 
     def config(self) -> Any:
         """peft's configuration of this adapter."""

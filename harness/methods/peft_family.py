@@ -22,7 +22,6 @@ from harness.methods.peft_types import TYPES, Type
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from harness.methods.facts import ModelFacts
     from harness.training.context import Context
     from harness.training.tokens import Tokens
 
@@ -56,19 +55,6 @@ class Peft(Method):
             fields["token_indices"] = sorted(ctx.tokenizer.all_special_ids)
         configs: Any = CONFIGS
         return configs[self.kind.peft](task_type="CAUSAL_LM", **fields)
-
-    def fits(self, model: ModelFacts) -> None:
-        if not self.kind.linear:
-            return
-        values = self.params.model_dump()
-        for name, inputs, outputs in model.layers_named(values["target_modules"]):
-            for parameter, sides in self.kind.divides.items():
-                for side, size in (("inputs", inputs), ("outputs", outputs)):
-                    if side in sides and size % (values[parameter] or size):
-                        raise Refused(
-                            f"`{parameter}` is {values[parameter]} and does not divide the {size} {side} of `{name}`",
-                            todo=f"choose a number that divides {size}, or other `target_modules`",
-                        )
 
     def wrap(self, model: Any, ctx: Context) -> Any:
         from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING as TUNERS

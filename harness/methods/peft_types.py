@@ -23,7 +23,6 @@ class Type:
     serving: "merge" is folded into plain weights in fp32; "native" leaves a low-rank adapter that vLLM itself reads;
     "hf" cannot be folded and is served by the engine `hf` only.
     start: "base" where an untrained adapter leaves the logits as they were, "moved" where it does not.
-    divides: parameters that must divide the inputs, the outputs or both sizes of every layer that is adapted.
     still: parts of names of the adapter's own parameters that peft does not train.
     random: a forward pass in training draws numbers, so a step is never split.  linear: targets are linear layers.
     """
@@ -37,13 +36,11 @@ class Type:
     knobs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     serving: Serving = "merge"
     start: Literal["base", "moved"] = "base"
-    divides: Mapping[str, tuple[Literal["inputs", "outputs"], ...]] = field(default_factory=dict)
     still: tuple[str, ...] = ()
     random: bool = False
     linear: bool = True
 
 
-_BOTH: tuple[Literal["inputs", "outputs"], ...] = ("inputs", "outputs")
 _R: dict[str, tuple[float, float]] = {"r": (4, 128)}
 _LORA: dict[str, Any] = {
     "params": {"r": 16, "lora_alpha": 32.0},
@@ -112,14 +109,12 @@ TYPES: dict[str, Type] = {
         "W turned by block-diagonal orthogonal matrices; the block must divide the input width.",
         "arXiv 2306.07280",
         {"oft_block_size": 32},
-        divides={"oft_block_size": ("inputs",)},
     ),
     "boft": Type(
         "BOFT",
         "W turned by butterfly-factored orthogonal matrices.",
         "arXiv 2311.06243",
         {"boft_block_size": 4, "boft_n_butterfly_factor": 1},
-        divides={"boft_block_size": ("inputs",)},
         dropout="boft_dropout",
     ),
     "hra": Type("HRA", "W turned by a chain of Householder reflections.", "arXiv 2405.17484", {"r": 8}, knobs=_R),
@@ -159,7 +154,6 @@ TYPES: dict[str, Type] = {
         "256 does not divide those of small models: 64 here.",
         "arXiv 2405.15179",
         {"r": 4, "num_vectors": 256, "vector_length": 64, "topk": 2},
-        divides={"vector_length": _BOTH},
         dropout="vblora_dropout",
         start="moved",
     ),
@@ -206,7 +200,6 @@ TYPES: dict[str, Type] = {
         "models: 64 here. peft starts from random blocks, which moves the model: zeros here.",
         "arXiv 2407.19342",
         {"block_size": 64, "init_weights": True},
-        divides={"block_size": _BOTH},
     ),
     "miss": Type(
         "MISS",
@@ -235,7 +228,6 @@ TYPES: dict[str, Type] = {
         "Outputs turned and scaled in pairs; the group must divide the output width.",
         "arXiv 2409.00119",
         {"group_size": 64},
-        divides={"group_size": ("outputs",)},
     ),
     "hira": Type("HIRA", "dW = W times BA, entry by entry.", "", {"r": 32}, dropout="hira_dropout", knobs=_R),
     "delora": Type(
@@ -249,7 +241,6 @@ TYPES: dict[str, Type] = {
         "GRALORA",
         "LoRA in a grid of blocks of W.",
         params={"r": 32, "alpha": 64, "gralora_k": 2},
-        divides={"gralora_k": _BOTH},
         dropout="gralora_dropout",
         knobs=_R,
     ),

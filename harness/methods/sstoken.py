@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.errors import HarnessError, Refused
+from harness.errors import HarnessError
 from harness.methods.base import NO_TARGET, Method
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harness.methods.facts import ModelFacts
     from harness.training.context import Context
     from harness.training.tokens import Tokens
 
@@ -69,10 +68,6 @@ class SsToken(Method):
     gamma: float
     layer: int
     warmup: float
-
-    def fits(self, model: ModelFacts) -> None:
-        if model.layers and not -model.layers <= self.layer < model.layers:
-            raise Refused(f"`layer` is {self.layer}, and it has {model.layers} layers", todo="choose another layer")
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
