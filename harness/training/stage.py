@@ -142,6 +142,9 @@ def _rows(task: TrainTask, ctx: Context) -> tuple[list[Row], str]:
             where=f"{where}, row {single['id']}",
             todo="give it preference data, two answers a row",
         )
+    for name in sorted(n.partition(":")[2] for n in ctx.needs if n.startswith("column:")):
+        if (without := next((row for row in rows if row.get(name) is None), None)) is not None:
+            raise HarnessError(f"this row has no `{name}`, which is needed", where=f"{where}, row {without['id']}")
     return rows, where
 
 
