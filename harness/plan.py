@@ -12,14 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.data.chat import gives_pairs
+from harness.data.chat import columns, gives_pairs
+from harness.data.facts import facts_of
 from harness.data.models import ModelSource, find_model
 from harness.data.sources import Source, pin
 from harness.data.sources import rows as source_rows
 from harness.digest import digest, key_of
 from harness.encoders import refusals
 from harness.engines import check as check_engine
-from harness.engines.base import EngineSpec, Request
+from harness.engines.base import EngineSpec
 from harness.errors import HarnessError, Problems, Refused
 from harness.evaluation import contamination
 from harness.evaluation.judge.judges import JudgeSpec, plan_judge, with_judge
@@ -29,7 +30,9 @@ from harness.matrix import Cell, Matrix, SuiteEntry, make_cell
 from harness.matrix.schema import PLACEMENT, Limit
 from harness.methods import build
 from harness.methods.base import Method, Stage, check_served, check_start, overrides, owner
+from harness.methods.facts import ModelFacts
 from harness.planned import PlannedCell, PlannedTask, Step
+from harness.refused import lacking, no_text, of_method, of_model, of_rows, sends_conversations
 from harness.training.adapters import make as make_adapter
 
 HEAD_TRAINER = ["heads", 1]  # the second is raised whenever the same recipe may train another head
@@ -83,6 +86,7 @@ class _Resolver:
         self.matrix, self.where, self.problems = matrix, where, list[HarnessError]()
         self.notes: list[str] = []
         self.sources: dict[str, Source] = {}
+        self.facts: dict[str, ModelFacts] = {}
         self.engine = EngineSpec(**matrix.engine.model_dump())
         self._try("engine.name", lambda: check_engine(self.engine.name))
         self.models = {name: self._model(name) for name in matrix.models}
@@ -117,6 +121,11 @@ class _Resolver:
                     f"`engine.max_model_len` is {self.engine.max_model_len}, and model `{label}` holds {model.context}",
                     todo=f"--set engine.max_model_len={model.context}",
                 )
+            self.facts[label] = facts_of(model, label)
+            if wrong := of_model(self.facts[label]):
+                for problem in wrong:
+                    problem.what = f"model `{label}` cannot be opened: {problem.what}"
+                raise Problems(wrong)
             return replace(model, name=entry.name) if entry.name else model
 
         found: ModelSource | None = self._try(f"models.{label}", resolve)
@@ -184,20 +193,34 @@ class _Resolver:
         """Whether a data set has what a method needs of its rows; if not, the problem is kept."""
         method = self._method(label)
         stack, stages = method[:2] if method else ((), ())
-        wanting = [m.name for m in (*stack, *(m for s in stages for m in s.run)) if "pairs" in m.needs]
-        if not wanting or any(overrides(m, "curate") for m in stack):  # curation may make pairs
+        wants = {n: m.name for m in (*stack, *(m for s in stages for m in s.run)) for n in m.needs if of_rows(n)}
+        if not wants or any(overrides(m, "curate") for m in stack):  # curation may make them
             return True
         entry, source = self.matrix.data[data], self.sources[data]
-        pairs = self._try(f"data.{data}", lambda: gives_pairs(source_rows(source)[0], entry))
-        if pairs is False:
-            self.problems.append(
-                Refused(
-                    f"`{wanting[0]}` learns from pairs of answers, and the data `{data}` has one answer a row",
-                    where=self.matrix.where(f"methods.{label}"),
-                    todo="give it rows with `chosen` and `rejected` (`data:`)",
-                )
-            )
-        return bool(pairs)
+        first = self._try(f"data.{data}", lambda: source_rows(source)[0])
+        if not first or (pairs := self._try(f"data.{data}", lambda: gives_pairs(first, entry))) is None:
+            return False
+        kept = sorted(columns(first, entry))
+        have = {f"column:{name}" for name in kept} | ({"pairs"} if pairs else set())
+        wrong = [lacking(need, wants[need], data, kept) for need in sorted(wants.keys() - have)]
+        for problem in wrong:
+            problem.where = self.matrix.where(f"methods.{label}")
+        self.problems += wrong
+        return not wrong
+
+    @functools.cache  # noqa: B019
+    def _supported(self, label: str, model: str) -> bool:
+        """Whether a model can support a method, and write text where it is asked for any; if not, why is kept."""
+        facts, entry = self.facts[model], self.matrix.methods[label]
+        stack, stages, _ = self._method(label) or ((), (), {})
+        asks = bool(stages) or any(not t.form.head for t in self.tasks)
+        silent = no_text(facts) if asks else None
+        found = [silent] if silent else of_method(facts, stack, stages, native=entry.trainer == "native")
+        for problem in found:
+            problem.what = f"method `{label}` cannot be used on model `{model}`: {problem.what}"
+            problem.where = self.matrix.where(f"methods.{label}")
+        self.problems += found
+        return not found
 
     def cell(self, cell: Cell) -> PlannedCell | None:
         """The cell with its steps, or None where something it needs is in error."""
@@ -234,8 +257,12 @@ class _Resolver:
             known = {str(p) for p in self.problems}
             self.problems += [p for p in refused if str(p) not in known]
             return None
+        if not model.encoder and not self._supported(cell.method, cell.model):
+            return None
         if stages or (any(t.chat for t in self.tasks) and sends_conversations(stack)):
-            self._need_template(cell.model, model)
+            self._need_template(cell, model)
+        if stages and model.context and cell.train.max_length > model.context:
+            self._note(f"model `{cell.model}` holds {model.context} tokens: rows above that are errors in training")
         data = self._data_step(cell, model, stack, source) if source else None
         train: list[Step] = []
         for number, stage in enumerate(stages):
@@ -315,29 +342,26 @@ class _Resolver:
     def _digest(self, task: str) -> str:
         return digest(self.asked[task])
 
-    def _need_template(self, label: str, model: ModelSource) -> None:
-        if model.chat_template or label in self._bare:
+    def _need_template(self, cell: Cell, model: ModelSource) -> None:
+        if model.chat_template or cell.model in self._bare:
             return
-        self._bare.add(label)
+        self._bare.add(cell.model)
+        asks = [f"task `{t.name}` asks" for t in self.tasks if t.chat] or [f"method `{cell.method}` trains on"]
         self.problems.append(
             HarnessError(
-                f"model `{label}` has no chat template, and this matrix trains on or asks conversations",
-                where=self.matrix.where(f"models.{label}"),
+                f"model `{cell.model}` has no chat template, and {asks[0]} conversations",
+                where=self.matrix.where(f"models.{cell.model}"),
                 todo="use an instruction-tuned model, or add a chat_template.jinja to the model's folder",
             )
         )
 
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
     @functools.cached_property
     def _bare(self) -> set[str]:
         return set()
-
-
-def sends_conversations(stack: Sequence[Method]) -> bool:
-    """Whether what a task asks as a conversation reaches the engine as one; a member's `prompt` may make it a text."""
-    request = Request(messages=({"role": "user", "content": ""},))
-    for member in stack:
-        request = member.prompt(request, None)
-    return request.messages is not None
 
 
 def stack_identity(stack: Sequence[Method]) -> list[list[Any]]:

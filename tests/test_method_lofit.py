@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.errors import HarnessError, Refused
+from harness.errors import Refused
 from harness.methods.base import Method, Stage, Term
 from harness.methods.dft import DFT
+from harness.methods.facts import ModelFacts
 from harness.methods.lofit import SERVED, LoFiT
 from harness.methods.lora import LoRA
 from harness.methods.sft import SFT
@@ -381,19 +382,20 @@ def test_after_an_adapter_and_with_an_objective_the_unwrapped_model_is_the_wrapp
     assert (see.baked - see.hooked).abs().max() < 1e-5
 
 
-def test_a_member_that_would_replace_its_layers_is_refused(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_member_that_would_replace_its_layers_is_refused() -> None:
+    stack = LoFiT(), LoRA()
     with pytest.raises(Refused, match="`lora` stands after `lofit`") as caught:
-        train(tmp_path, tiny_model, LoFiT(), LoRA())
+        stack[0].check(ModelFacts("tiny", kind="llama"), stack)
     assert "put `lofit` after `lora`" in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "qwen3", "mistral", "gemma"])
 def test_an_architecture_that_cannot_serve_the_bias_is_refused(kind: str) -> None:
     with pytest.raises(Refused, match=f"`{kind}` models have no place for it"):
-        wrapped(small(kind), "scales")
+        LoFiT().check(ModelFacts("tiny", kind=kind), ())
 
 
 def test_a_head_that_the_model_does_not_have_is_refused(tmp_path: Path, tiny_model: Path) -> None:
-    with pytest.raises(HarnessError, match=r"the model has no head \(2, 0\)") as caught:
+    with pytest.raises(Refused, match=r"`heads` of `lofit` names the head \(2, 0\)") as caught:
         train(tmp_path, tiny_model, LoFiT(heads=((2, 0),)))
     assert "(0, 0) to (1, 3)" in str(caught.value)

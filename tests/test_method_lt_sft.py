@@ -372,7 +372,7 @@ def test_a_delta_of_other_weights_or_of_other_content_is_refused_before_training
     for target, says in (
         (foreign, "belongs to other base weights"),
         (mine.model_copy(update={"sha256": "0" * 64}), "its sha256 differs"),
-        (mine.model_copy(update={"file": str(tmp_path / "none.pt")}), "there is no such delta"),
+        (mine.model_copy(update={"file": str(tmp_path / "none.pt")}), "there is no such file"),
     ):
         with pytest.raises(HarnessError, match=says):
             train(tmp_path / "run", tiny_model, LTSFT(target=(target,)))

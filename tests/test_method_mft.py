@@ -262,12 +262,12 @@ def test_the_mask_is_a_token_that_nothing_else_uses(tokenizer: Any, named: str |
 @pytest.mark.parametrize("named", ["<end>", "nothing"])
 def test_a_mask_that_is_none_or_ends_the_text_is_an_error_at_once(tmp_path: Path, tiny_model: Path, named: str) -> None:
     name = {"<end>": "<|im_end|>"}.get(named, named)
-    with pytest.raises(HarnessError, match="is not a token of this model, or is its end token"):
+    with pytest.raises(HarnessError, match="is no token of this model, or its end token"):
         train(tmp_path, tiny_model, MFT(mask_token=name), steps=1)
 
 
 def test_no_token_to_spare_is_an_error() -> None:
-    with pytest.raises(HarnessError, match="no token to spare"):
+    with pytest.raises(HarnessError, match="finds no token of this model to spare"):
         mask_id(OnlyRoles(), None)
 
 

@@ -83,6 +83,12 @@ def gives_pairs(first: Mapping[str, Any], entry: DataEntry) -> bool:
     return (shape_of(entry) or _detected(first)).worse is not None
 
 
+def columns(first: Mapping[str, Any], entry: DataEntry) -> set[str]:
+    """The columns that rows like the first keep beside their conversation. HarnessError as for `gives_pairs`."""
+    shape = shape_of(entry) or _detected(first)
+    return {name for name in first if name not in (*shape.uses, "id", "system", "messages")}
+
+
 def _detected(row: Mapping[str, Any]) -> Shape:
     for shape in SHAPES.values():
         if all(name in row for name in shape.needs):

@@ -1,12 +1,13 @@
-"""Reads the header of a GGUF file: its metadata, in a few milliseconds and without any tensor.
+"""Reads the header of a GGUF file: its metadata and the shapes of its tensors, in a few milliseconds.
 
 The reader of the `gguf` package makes an array object of every vocabulary entry, which takes seconds for a header;
-planning needs four values of it. Arrays are stepped over here, and tensors are left to `transformers`.
+planning needs few values of it. Arrays are stepped over here, and the tensors are left to `transformers`.
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little endian.
 """
 
 from __future__ import annotations
 
+import functools
 import mmap
 import struct
 from pathlib import Path
@@ -24,12 +25,27 @@ _FILE_TYPES = {
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """Scalars and strings of the header by key; an array is given as its length. HarnessError if it is not a GGUF."""
+    return _header(path)[0]
+
+
+def read_tensors(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor by its name in the file, outermost first. HarnessError if it is not a GGUF."""
+    return _header(path)[1]
+
+
+@functools.lru_cache(maxsize=8)
+def _read(path: Path, changed: int) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+    with path.open("rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        magic, version, tensors, count = struct.unpack_from("<4sIQQ", data, 0)
+        if magic != b"GGUF" or version not in (2, 3):
+            raise ValueError(f"it starts with {magic!r}, version {version}")
+        found, at = _entries(data, 24, count)
+        return found, _tensors(data, at, tensors)
+
+
+def _header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
     try:
-        with path.open("rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            magic, version, _tensors, count = struct.unpack_from("<4sIQQ", data, 0)
-            if magic != b"GGUF" or version not in (2, 3):
-                raise ValueError(f"it starts with {magic!r}, version {version}")
-            return _entries(data, 24, count)
+        return _read(path, path.stat().st_mtime_ns)
     except (ValueError, struct.error, UnicodeDecodeError) as error:
         raise HarnessError(
             "this is not a readable GGUF file", where=str(path), why=str(error), todo="download or copy it again"
@@ -41,12 +57,22 @@ def quantisation(metadata: dict[str, Any]) -> str:
     return _FILE_TYPES.get(metadata.get("general.file_type", -1), "")
 
 
-def _entries(data: mmap.mmap, at: int, count: int) -> dict[str, Any]:
+def _entries(data: mmap.mmap, at: int, count: int) -> tuple[dict[str, Any], int]:
     found: dict[str, Any] = {}
     for _ in range(count):
         key, at = _string(data, at)
         (kind,) = struct.unpack_from("<I", data, at)
         found[key], at = _value(data, at + 4, kind)
+    return found, at
+
+
+def _tensors(data: mmap.mmap, at: int, count: int) -> dict[str, tuple[int, ...]]:
+    found = {}
+    for _ in range(count):
+        name, at = _string(data, at)
+        (rank,) = struct.unpack_from("<I", data, at)
+        found[name] = tuple(reversed(struct.unpack_from(f"<{rank}Q", data, at + 4)))
+        at += 4 + 8 * rank + 12  # its type, and where it lies
     return found
 
 

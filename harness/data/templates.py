@@ -29,14 +29,14 @@ def shows_tools(model: ModelSource) -> bool:
         return shows_tools(model.base)
     if model.kind == "gguf":
         return _renders_tools(str(read_metadata(model.path).get("tokenizer.chat_template") or ""))
-    template = _template_of(model.path)
+    template = template_of(model.path)
     if isinstance(template, list):  # several by name, of which transformers takes this one where there are tools
         named = {entry["name"]: entry["template"] for entry in template}
         return "tool_use" in named or _renders_tools(named.get("default", ""))
     return (model.path / "additional_chat_templates" / "tool_use.jinja").exists() or _renders_tools(template)
 
 
-def _template_of(folder: Path) -> Any:
+def template_of(folder: Path) -> Any:
     written = folder / "chat_template.jinja"
     if written.exists():
         return written.read_text(encoding="utf-8")

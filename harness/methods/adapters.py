@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,12 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.errors import HarnessError, Refused
 from harness.methods.base import Method
+from harness.methods.facts import ModelFacts
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
     from harness.training.context import Context
 
+PARTS = ("self_attn", "mlp")  # of a block, after which a bottleneck stands
 KIND = "BOTTLENECK"  # in adapter_config.json; peft has no such type
 
 
@@ -47,6 +50,15 @@ class Adapters(Method):
 
     width: int
 
+    def check(self, model: ModelFacts, stack: Sequence[Method]) -> None:
+        parts = {part for name in model.linears for part in name.split(".")}
+        if parts and not parts & set(PARTS):
+            raise Refused(
+                "`adapters` does not know the blocks of this model",
+                why=f"no `self_attn` and no `mlp` in it, but {', '.join(sorted(p for p in parts if not p.isdigit()))}",
+                todo="use `lora`, or a model whose blocks have these parts",
+            )
+
     def wrap(self, model: Any, ctx: Context) -> Module:
         return insert(model, self.width)
 
@@ -64,7 +76,7 @@ def insert(model: Any, width: int) -> Any:
         u = u + part.adapter_up(part.adapter_down(u).relu())
         return u if rest is None else (u, *rest)
 
-    parts = [p for n, p in model.named_modules() if n.rpartition(".")[2] in ("self_attn", "mlp")]
+    parts = [p for n, p in model.named_modules() if n.rpartition(".")[2] in PARTS]
     if not parts:
         raise HarnessError("`adapters` does not know the blocks of this model", why="no `self_attn` and no `mlp` in it")
     d = model.config.hidden_size

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the host's types, for the type checker and the reader only
     from torch.nn import Module
 
     from harness.engines.base import Request
+    from harness.methods.facts import ModelFacts
     from harness.training.context import Context
     from harness.training.sequences import Seq
     from harness.training.tokens import Tokens
@@ -74,12 +75,14 @@ class Method:
     paper, family: shown by `harness methods`.  verified: likewise, what its tests compare it with.
     Params: pydantic model with the paper's defaults; read as attributes (`self.r`).  knobs: {name: (low, high)}.
     trains: False for a method that leaves the model as it is (`base`).
-    needs: what the plan must supply, or refuse with a reason.  load: how the base is opened.
+    needs: what the plan must supply, or refuse with a reason; `column:NAME` is a column of every row.
+    load: how the base is opened.
     freeze: the base's own weights stay frozen.  norm: how a per-token loss is averaged (tokens, rows, weights).
     pool: rows offered to `pick` at once.  every: steps between askings of `train_only`.
     rollouts: sampling, which makes a stage RL.  answers: request kinds `respond` takes.  flags: marks in the table.
     artifact: "full" or "adapter", what the host saves when nobody overrides `unwrap` to make it full.
     engine: the only engine that serves what it leaves, where others cannot.
+    peft: it puts peft's layers in the place of the model's, which one member of a stack may do.
     """
 
     name: ClassVar[str] = ""
@@ -92,6 +95,7 @@ class Method:
     trains: ClassVar[bool] = True
     artifact: ClassVar[str] = "full"
     engine: ClassVar[str] = ""
+    peft: ClassVar[bool] = False
 
     needs: frozenset[str] = frozenset()
     load: Mapping[str, Any] = {}
@@ -108,6 +112,13 @@ class Method:
         self.params = self.Params(**params)
         for name in type(self.params).model_fields:
             setattr(self, name, getattr(self.params, name))
+
+    # --- planning ---------------------------------------------------------------------------------------------
+    def check(self, model: ModelFacts, stack: Sequence[Method]) -> None:
+        """Refused for a model, or a stack, that it cannot work with; before anything is opened, so without torch.
+
+        A fact that is None or empty is not known: let it pass, and find out in `wrap`.
+        """
 
     # --- data -------------------------------------------------------------------------------------------------
     def curate(self, rows: list[Row], ctx: Context) -> list[Row] | dict[str, list[Row]]:
@@ -226,6 +237,18 @@ def check_stack(stack: Sequence[Method]) -> None:
     if freezers and choosers:
         raise Refused(
             f"`{choosers[0].name}` chooses among the base's weights, `{freezers[0].name}` freezes them",
+            todo="keep one of them",
+        )
+    adapted = [m for m in stack if m.peft]
+    if len(adapted) > 1:
+        names = " and ".join(f"`{m.name}`" for m in adapted)
+        raise Refused(f"{names} both replace layers of the model by peft's", todo="keep one of them")
+    unfolded = [m for m in stack if m.artifact == "adapter" and m.engine == "hf"]
+    changers = [m for m in stack if overrides(m, "wrap") or overrides(m, "unwrap")]
+    if unfolded and len(changers) > 1:
+        other = next(m for m in changers if m is not unfolded[0])
+        raise Refused(
+            f"what `{unfolded[0].name}` leaves cannot be folded into the weights that `{other.name}` changes",
             todo="keep one of them",
         )
     idle = [m for m in stack if not m.trains]

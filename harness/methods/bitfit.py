@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from harness.errors import Refused
 from harness.methods.base import Method
+from harness.methods.facts import ModelFacts
 
 if TYPE_CHECKING:
     from harness.training.context import Context
@@ -31,6 +33,15 @@ class BitFit(Method):
     paper: ClassVar[str] = "arXiv 2106.10199"
     verified: ClassVar[str] = "starts from the base exactly; numerical gradient; folding"
     family: ClassVar[str] = "selective"
+
+    def check(self, model: ModelFacts, stack: Sequence[Method]) -> None:
+        """A Llama's configuration may lack both words, which are younger than the model."""
+        declares = model.kind == "llama" or any(flag in model.config for flag in _FLAGS.values())
+        if model.config and model.biases is False and not declares:
+            raise Refused(
+                f"`bitfit` trains biases, and `{model.kind}` models have none and no place for any",
+                todo="use `ln_tuning`, or a model with biases",
+            )
 
     def wrap(self, model: Any, ctx: Context) -> Any:
         import torch

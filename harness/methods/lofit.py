@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.errors import HarnessError, Refused
+from harness.errors import Refused
 from harness.methods.base import Method, Stage, Term, overrides
+from harness.methods.facts import ModelFacts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,8 +60,8 @@ class LoFiT(Method):
     Serving: an offset before the output layer is a constant after it, so the artifact is a Hugging Face folder with
     o_proj.bias = sum over heads of W_o[:, head] v[head], `attention_bias: true`, and zeros for the biases of q, k and v
     that come with that setting. Both transformers 5.19 and vLLM 0.32 build o_proj by that setting for Llama (SmolLM2
-    among them), Granite, Gemma 2 and Gemma 3 (text). Every other architecture is refused when it is wrapped: Qwen 2 and
-    3, Mistral and Gemma 1 have no such bias in vLLM. The folder has tensors that the base has not, so our vLLM engine
+    among them), Granite, Gemma 2 and Gemma 3 (text). Every other architecture is refused by the plan: Qwen 2 and 3,
+    Mistral and Gemma 1 have no such bias in vLLM. The folder has tensors that the base has not, so our vLLM engine
     starts afresh on it and again on what follows, and asks the model whether it holds every bias.
 
     `lofit.pt` holds {"heads": [K, 2] (layer, head), "offsets": [K, dh], "scores": [layers, H] or None}. Members that
@@ -88,12 +89,28 @@ class LoFiT(Method):
         learned = self.select == "learned" and not self.heads
         return [Stage("scales"), Stage("offsets")] if learned else [Stage("offsets")]
 
+    def check(self, model: ModelFacts, stack: Sequence[Method]) -> None:
+        if model.kind and model.kind not in SERVED:
+            raise Refused(
+                "`lofit` leaves a bias after the attention's output layer, and "
+                f"`{model.kind}` models have no place for it",
+                todo=f"use a model of type {', '.join(SERVED)}",
+            )
+        after = [m for m in stack[list(stack).index(self) + 1 :] if overrides(m, "wrap")]
+        if after:
+            raise Refused(
+                f"`{after[0].name}` stands after `lofit` and may replace the layers that it edits",
+                todo=f"put `lofit` after `{after[0].name}`",
+            )
+        if model.layers and model.heads:
+            self._check_heads(model.layers, model.heads)
+
     def wrap(self, model: Module, ctx: Context) -> Module:
         """The host seeds torch's generator for a wrap, so heads and starts drawn here are the same in every process."""
         import torch
 
-        self._check(model, ctx)
         outputs, count = _outputs(model), model.config.num_attention_heads
+        self._check_heads(len(outputs), count)
         everyone = [(layer, head) for layer in range(len(outputs)) for head in range(count)]
         scales = ctx.stage.name == "scales"
         chosen = everyone if scales else self._chosen(everyone, ctx)
@@ -158,31 +175,18 @@ class LoFiT(Method):
         import torch
 
         if self.heads:
-            unknown = [pair for pair in self.heads if pair not in everyone]
-            if unknown:
-                raise HarnessError(
-                    f"lofit: the model has no head {unknown[0]}",
-                    todo=f"(layer, head) goes from (0, 0) to {everyone[-1]}",
-                )
             return sorted(set(self.heads))
         if self.select == "random":
             return [everyone[i] for i in torch.randperm(len(everyone))[: self._k(len(everyone))].sort().values]
         return [(layer, head) for layer, head in ctx.memory[self.name]["heads"]]
 
-    def _check(self, model: Module, ctx: Context) -> None:
-        """Refused for a model whose attention output can have no bias where it is served, and beside a member that
-        would replace the output layers that are hooked here."""
-        kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
-        if kind not in SERVED:
+    def _check_heads(self, layers: int, heads: int) -> None:
+        wrong = [(at, head) for at, head in self.heads if not (0 <= at < layers and 0 <= head < heads)]
+        if wrong:
             raise Refused(
-                f"`lofit` leaves a bias after the attention's output layer, and `{kind}` models have no place for it",
-                todo=f"use a model of type {', '.join(SERVED)}",
-            )
-        after = [m for m in ctx.stack[ctx.stack.index(self) + 1 :] if overrides(m, "wrap")]
-        if after:
-            raise Refused(
-                f"`{after[0].name}` stands after `lofit` and may replace the layers that it edits",
-                todo=f"put `lofit` after `{after[0].name}`",
+                f"`heads` of `lofit` names the head {wrong[0]}, which the model does not have",
+                why=f"it has {layers} layers of {heads} heads",
+                todo=f"(layer, head) goes from (0, 0) to {(layers - 1, heads - 1)}",
             )
 
 

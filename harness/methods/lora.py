@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.errors import HarnessError
 from harness.methods.base import Method
+from harness.methods.facts import ModelFacts, targeted
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -45,6 +47,7 @@ class LoRA(Method):
     artifact: ClassVar[str] = "adapter"
     Params: ClassVar[type[BaseModel]] = Params
     knobs: ClassVar[dict[str, tuple[float, float]]] = {"r": (4, 128), "alpha": (4, 256)}
+    peft: ClassVar[bool] = True
     freeze = True
 
     r: int
@@ -56,6 +59,9 @@ class LoRA(Method):
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         return frozenset({"whole_batch"}) if self.dropout else frozenset()
+
+    def check(self, model: ModelFacts, stack: Sequence[Method]) -> None:
+        targeted(self.name, self.target_modules, model)
 
     def config(self) -> Any:
         """peft's configuration of this adapter."""

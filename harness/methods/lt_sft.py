@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.digest import file_digest
-from harness.errors import HarnessError, Refused
+from harness.errors import Refused
 from harness.methods.base import Method, Stage, Term
+from harness.methods.facts import ModelFacts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,6 +117,10 @@ class LTSFT(Method):
         return made
 
     # --- model ----------------------------------------------------------------------------------------------------
+    def check(self, model: ModelFacts, stack: Sequence[Method]) -> None:
+        for delta in (*self.source, *self.target):
+            delta_file(delta)
+
     def wrap(self, model: Module, ctx: Context) -> Module:
         """theta0 + phi_source. The targets are read too, so that a wrong one is refused before training."""
         self._base = fingerprint(model)
@@ -244,19 +249,24 @@ def fingerprint(model: Module) -> str:
     return total.hexdigest()
 
 
-def read_delta(delta: Delta, base: str) -> Sparse:
-    """The entries of a delta file. HarnessError if it is not the file that was named, Refused if not of this base."""
-    import torch
-
+def delta_file(delta: Delta) -> Path:
+    """Its file. Refused if there is none, or if it is not the one that was named."""
     path = Path(delta.file)
     if not path.is_file():
-        raise HarnessError("lt_sft: there is no such delta", where=delta.file)
+        raise Refused(f"`lt_sft` names a delta, and there is no such file: {delta.file}", todo="check the path")
     if file_digest(path) != delta.sha256:
-        raise HarnessError(
-            "lt_sft: the delta is not the one that was named: its sha256 differs",
-            where=delta.file,
+        raise Refused(
+            f"the delta {delta.file} is not the one that `lt_sft` names: its sha256 differs",
             todo=f"write sha256: {file_digest(path)}",
         )
+    return path
+
+
+def read_delta(delta: Delta, base: str) -> Sparse:
+    """The entries of a delta file. Refused if it is not the file that was named, or not of this base."""
+    import torch
+
+    path = delta_file(delta)
     body: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     if body["base"] != base:
         raise Refused(

@@ -5,12 +5,14 @@ Only what the model reads is changed: targets, loss and evaluation are those of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.errors import HarnessError
+from harness.errors import Refused
 from harness.methods.base import NO_TARGET, Method
+from harness.methods.facts import ModelFacts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +71,14 @@ class MFT(Method):
     any_id: bool
     drop_attention: bool
 
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        return frozenset({"mask"}) if self.drop_attention else frozenset()
+
+    def check(self, model: ModelFacts, stack: Sequence[Method]) -> None:
+        if self.p and self.noise == "mask" and model.tokenizer:
+            mask_id(model.tokenizer, self.mask_token)
+
     def collate(self, seqs: list[Seq], ctx: Context) -> list[Seq]:
         if self.p == 0:
             return seqs
@@ -112,7 +122,10 @@ class MFT(Method):
 
 def mask_id(tokenizer: Any, name: str | None) -> int:
     """The named token; else the tokenizer's mask token; else a special token without a use, one that calls itself
-    reserved first; else the pad or unknown token. Never the end token. HarnessError if there is none."""
+    reserved first; else the pad or unknown token. Never the end token. Refused if there is none.
+
+    tokenizer: of transformers, or what planning knows of one.
+    """
     end = tokenizer.eos_token_id
     if name is not None:
         candidates = [tokenizer.get_vocab().get(name)]
@@ -124,10 +137,10 @@ def mask_id(tokenizer: Any, name: str | None) -> int:
         candidates = [tokenizer.mask_token_id, *free, pad, unknown]
     found = next((i for i in candidates if i is not None and i != end), None)
     if found is None:
-        raise HarnessError(
-            f"mft: `{name}` is not a token of this model, or is its end token"
+        raise Refused(
+            f"`mask_token` of `mft` is `{name}`, which is no token of this model, or its end token"
             if name is not None
-            else "mft: this model has no token to spare that could stand for a hidden one",
+            else "`mft` finds no token of this model to spare that could stand for a hidden one",
             todo="set `mask_token` to a token of its vocabulary that its data never uses, or `noise: random`",
         )
     return int(found)

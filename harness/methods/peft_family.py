@@ -17,6 +17,8 @@ from pydantic import ConfigDict, Field, create_model
 from harness.errors import HarnessError, Refused
 from harness.methods import soft_prompt
 from harness.methods.base import Method, Term
+from harness.methods.facts import ModelFacts, targeted
+from harness.methods.peft_limits import check_limits
 from harness.methods.peft_types import TYPES, Type
 
 if TYPE_CHECKING:
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from harness.training.tokens import Tokens
 
 OWN_GRADIENT = ("osf", "dora")  # one projects its gradient, the other takes a norm for a constant, by design
+_SHARES: dict[str, dict[str, Any]] = {
+    **{name: {"gt": 0, "lt": 1} for name in ("beta1", "beta2")},
+    **{name: {"ge": 0, "le": 1} for name in ("warm", "settled", "sparsity", "sparse_rate")},
+}
 _NOT_PEFT = ("dropout", "warm", "settled")  # parameters that peft has under other names or in other units
 
 
@@ -33,6 +39,7 @@ class Peft(Method):
     """One type of adapter: `kind` is its row of the table."""
 
     family: ClassVar[str] = "adapter"
+    peft: ClassVar[bool] = True
     kind: ClassVar[Type]
     freeze = True
 
@@ -40,6 +47,45 @@ class Peft(Method):
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         drawn = self.kind.random or self.params.model_dump().get("dropout")
         return frozenset({"whole_batch"}) if drawn else frozenset()
+
+    def check(self, model: ModelFacts, stack: Sequence[Method]) -> None:
+        given = self.params.model_dump()
+        if (targets := given.get("target_modules")) is not None:
+            check_limits(self.name, given, targeted(self.name, targets, model))
+        self._check_names(given)
+        self._check_tokens(given, model, stack)
+
+    def _check_names(self, given: dict[str, Any]) -> None:
+        targets = given.get("target_modules")
+        extra = [n for n in given.get("feedforward_modules", ()) if isinstance(targets, tuple) and n not in targets]
+        if extra:
+            raise Refused(
+                f"`{self.name}`: `{extra[0]}` is among its `feedforward_modules` and not among its `target_modules`",
+                todo="name in `feedforward_modules` only layers that it adapts",
+            )
+
+    def _check_tokens(self, given: dict[str, Any], model: ModelFacts, stack: Sequence[Method]) -> None:
+        """Virtual tokens must leave room and see no masks of another member; trained ones must exist."""
+        virtual = given.get("num_virtual_tokens", 0)
+        if virtual and model.context and virtual >= model.context:
+            raise Refused(
+                f"`{self.name}` puts {virtual} virtual tokens before every sequence, and the model holds "
+                f"{model.context} tokens",
+                todo="lower `num_virtual_tokens`",
+            )
+        masker = next((m for m in stack if virtual and "mask" in m.needs), None)
+        if masker:
+            raise Refused(
+                f"`{masker.name}` brings attention masks of its own, which do not go with `{self.name}`'s virtual "
+                "tokens",
+                todo="keep one of them",
+            )
+        missing = [i for i in given.get("token_indices", ()) if model.rows and i >= model.rows]
+        if missing:
+            raise Refused(
+                f"`token_indices` of `{self.name}` names token {missing[0]}, and the embedding has {model.rows} rows",
+                todo=f"name tokens from 0 to {(model.rows or 0) - 1}",
+            )
 
     def config(self, ctx: Context) -> Any:
         """peft's configuration of this adapter."""
@@ -146,7 +192,7 @@ _EXTRA: dict[str, dict[str, Any]] = {"adalora": {"auxiliary": _orthogonal, "afte
 def method(name: str) -> type[Peft]:
     """The method of one row."""
     kind = TYPES[name]
-    fields: dict[str, Any] = {n: _field(v) for n, v in kind.params.items()}
+    fields: dict[str, Any] = {n: _field(n, v) for n, v in kind.params.items()}
     if kind.linear:
         fields.setdefault("target_modules", (str | tuple[str, ...], "all-linear"))
     if kind.dropout:
@@ -181,10 +227,14 @@ def method(name: str) -> type[Peft]:
     return type(name, (Peft,), body)
 
 
-def _field(default: Any) -> tuple[Any, Any]:
-    """Type and bounds of a parameter, from its default."""
+def _field(name: str, default: Any) -> tuple[Any, Any]:
+    """Type and bounds of a parameter, from its default: a count is above zero unless its default is zero."""
     if isinstance(default, bool):
         return bool, default
+    if name in _SHARES:
+        return float, Field(default=default, **_SHARES[name])
+    if isinstance(default, int) and default > 0:
+        return int, Field(default=default, gt=0)
     if isinstance(default, (int, float)):
         return type(default), Field(default=default, ge=0)
     return (tuple[int, ...], default) if default == () else (str | tuple[str, ...], default)

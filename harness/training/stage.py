@@ -153,6 +153,9 @@ def stage_rows(task: TrainTask, ctx: Context, opener: Opener, folders: Sequence[
             where=f"{where}, row {single['id']}",
             todo="give it preference data, two answers a row",
         )
+    for name in sorted(n.partition(":")[2] for n in ctx.needs if n.startswith("column:")):
+        if (without := next((row for row in rows if row.get(name) is None), None)) is not None:
+            raise HarnessError(f"this row has no `{name}`, which is needed", where=f"{where}, row {without['id']}")
     return rows, where
 
 

@@ -12,8 +12,8 @@ from harness.methods.base import Method, check_stack, overrides, owner, stage_st
 if TYPE_CHECKING:
     from harness.training.adapters import TrainResult, TrainTask
 
-NEEDS = frozenset({"ref", "pairs", "unlabelled", "whole_batch", "double_backward", "generator", "nli"})
-PREFIXES = ("hidden:", "attention:")
+NEEDS = frozenset({"ref", "pairs", "unlabelled", "whole_batch", "double_backward", "mask", "generator", "nli"})
+PREFIXES = ("hidden:", "attention:", "column:")
 
 
 class NativeAdapter:
