@@ -75,6 +75,8 @@ OURS = {  # also in pyproject.toml; repeated here so that a checkout works befor
     "hft": "harness.methods.hft:HFT",
     "caft": "harness.methods.caft:CAFT",
     "dpo": "harness.methods.dpo:DPO",
+    "grpo": "harness.methods.grpo:GRPO",
+    "grao": "harness.methods.grao:GRAO",
     "mft": "harness.methods.mft:MFT",
     "sstoken": "harness.methods.sstoken:SsToken",
     "clear": "harness.methods.clear:Clear",

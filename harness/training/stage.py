@@ -14,10 +14,12 @@ import torch
 from torch import nn
 
 from harness.digest import digest
+from harness.engines.prompts import Prompts
 from harness.errors import HarnessError, nearest
 from harness.matrix import TrainSettings
 from harness.matrix.schema import PLACEMENT
 from harness.methods.base import Method, Row, Stage, overrides, owner
+from harness.methods.sampling import sampling
 from harness.training import artifacts, checkpoint
 from harness.training.adapters import TrainResult, TrainTask
 from harness.training.batches import Order, steps_for
@@ -27,6 +29,7 @@ from harness.training.data import read_rows
 from harness.training.forward import check_head
 from harness.training.loop import Diverged, Report, Run, restore, train
 from harness.training.opening import Opener, choose_trainable, open_tokenizer, start_weights
+from harness.training.rollouts import Rollouts
 from harness.training.sequences import is_pair
 
 
@@ -89,6 +92,7 @@ def _prepare(
     ctx.read_start = lambda: start_weights(opener, ctx, stage)
     options = choose_trainable(ctx.model, stack, opener.owners, ctx)
     rows, where = _rows(task, ctx, opener, folders)
+    how = sampling(stack)
     order = Order(
         len(rows),
         settings.batch_size,
@@ -103,7 +107,7 @@ def _prepare(
     share = stage.share / sum(s.share for s in stages)
     tokens = round((settings.budget.tokens or 0) * share)
     steps = settings.budget.steps and max(1, round(settings.budget.steps * share))
-    if not steps and not any(overrides(m, hook) for m in stack for hook in ("pick", "collate")):
+    if not steps and not how and not any(overrides(m, hook) for m in stack for hook in ("pick", "collate")):
         steps = steps_for(tokens, order)
     return Run(
         ctx=ctx,
@@ -113,6 +117,7 @@ def _prepare(
         order=order,
         optimizer=optimizer,
         choose=choose,
+        rollouts=Rollouts(ctx, how, Prompts(task.model, ctx.limit).encode, where) if how else None,
         work=folders[0],
         report=report,
         steps=steps,
