@@ -31,9 +31,9 @@ class Sampled(Watch):
         self.sets: list[list[Any]] = []
         self.model: Any = None
 
-    def wrap(self, model: Any, ctx: Any) -> Any:
-        self.model, ctx.generator = model, self
-        return model
+    def prompt(self, request: Request, ctx: Any) -> Request:
+        self.model, ctx.generator = ctx.model, self
+        return request
 
     def collate(self, seqs: list[Any], ctx: Any) -> list[Any]:
         self.sets.append(seqs)

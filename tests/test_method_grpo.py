@@ -112,9 +112,7 @@ def test_micro_batches_do_not_change_it(tmp_path: Path, tiny_model: Path, norm: 
 
 
 def test_it_finds_the_rewarded_answers_with_lora_too(tmp_path: Path, tiny_model: Path) -> None:
-    """Short answers are rewarded: the share of cut ones falls."""
-    short = Letters(reward=lambda text: -float(len(text)))
-    stack = (LoRA(r=8), GRPO(n=8, max_tokens=6), short, Sampled(tiny_model))
-    done = train(tmp_path, tiny_model, *stack, steps=12, lr=2e-2, schedule="constant", warmup=0.0)
-    assert done.curve[-1]["length"] < done.curve[0]["length"]
-    assert done.curve[-1]["reward"] > done.curve[0]["reward"]
+    letters = Letters(reward=lambda text: float(sum(c.isascii() for c in text)))
+    stack = (GRPO(n=8, max_tokens=6), letters, LoRA(r=8, alpha=128), Sampled(tiny_model))
+    done = train(tmp_path, tiny_model, *stack, steps=20, lr=2e-2, schedule="constant", warmup=0.0)
+    assert done.curve[-1]["reward"] > done.curve[0]["reward"] + 0.5
