@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.data.chat import gives_pairs
+from harness.data.chat import gives_pairs, to_rows
 from harness.data.models import ModelSource, find_model
 from harness.data.sources import Source, pin
 from harness.data.sources import rows as source_rows
@@ -28,9 +28,11 @@ from harness.evaluation.suite import Task, choose_tasks, load_suite
 from harness.matrix import Cell, Matrix, SuiteEntry
 from harness.matrix.schema import PLACEMENT, Limit
 from harness.methods import build
-from harness.methods.base import Method, Stage, check_served, overrides, owner
+from harness.methods.base import Method, Stage, check_served, overrides, owner, stage_stack
+from harness.methods.sampling import sampling
 from harness.planned import PlannedCell, PlannedTask, Step
 from harness.training.adapters import make as make_adapter
+from harness.training.verify import checker
 
 HEAD_TRAINER = ["heads", 1]  # the second is raised whenever the same recipe may train another head
 
@@ -168,7 +170,10 @@ class _Resolver:
             if not stages and any(overrides(m, hook) for m in stack for hook in ("wrap", "unwrap")):
                 stages = (Stage(),)  # one step that opens, wraps and unwraps
             settings = entry.train.model_dump(mode="json", exclude=PLACEMENT)
-            return stack, stages, {"stack": stack_identity(stack), "settings": settings, "trainer": adapter.identity()}
+            identity = {"stack": stack_identity(stack), "settings": settings, "trainer": adapter.identity()}
+            if generates((*stack, *(m for s in stages for m in s.run))):
+                identity["engine"] = self.engine.identity()
+            return stack, stages, identity
 
         return self._try(f"methods.{label}", resolve)  # type: ignore[no-any-return]
 
@@ -177,6 +182,8 @@ class _Resolver:
         """Whether a data set has what a method needs of its rows; if not, the problem is kept."""
         method = self._method(label)
         stack, stages = method[:2] if method else ((), ())
+        if not self._verifiable(label, data, stack, stages):
+            return False
         wanting = [m.name for m in (*stack, *(m for s in stages for m in s.run)) if "pairs" in m.needs]
         if not wanting or any(overrides(m, "curate") for m in stack):  # curation may make pairs
             return True
@@ -191,6 +198,25 @@ class _Resolver:
                 )
             )
         return bool(pairs)
+
+    def _verifiable(self, label: str, data: str, stack: Sequence[Method], stages: Sequence[Stage]) -> bool:
+        """Whether sampled answers to the rows can be checked, where nobody brings rewards and nobody changes rows."""
+        acting = [stage_stack(stack, stage) for stage in stages if stage.rows == "train"]
+        checked = [a for a in acting if sampling(a) and not overrides(owner(a, "reward"), "reward")]
+        if not checked or any(overrides(m, "curate") for m in stack):
+            return True
+
+        def check() -> bool:
+            for row in to_rows(source_rows(self.sources[data]), self.matrix.data[data]):
+                checker(row)
+            return True
+
+        name = next(m.name for m in checked[0] if m.rollouts is not None)
+        before = len(self.problems)
+        found = self._try(f"methods.{label}", check)
+        for problem in self.problems[before:]:
+            problem.what = f"`{name}` samples answers and checks them, and in the data `{data}` {problem.what}"
+        return bool(found)
 
     def cell(self, cell: Cell) -> PlannedCell | None:
         """The cell with its steps, or None where something it needs is in error."""
@@ -227,6 +253,8 @@ class _Resolver:
         identity: dict[str, Any] = {"source": source.digest}
         if curators:
             identity |= {"curate": stack_identity(curators), "seed": cell.seed, "model": model.digest}
+        if generates(curators):
+            identity["engine"] = self.engine.identity()
         return Step("data", key_of("data", identity), identity)
 
     def _train_step(
@@ -305,6 +333,11 @@ class _Resolver:
     @functools.cached_property
     def _bare(self) -> set[str]:
         return set()
+
+
+def generates(members: Sequence[Method]) -> bool:
+    """Whether an engine takes part in what the members do before evaluation."""
+    return any(m.rollouts is not None or "generator" in m.needs for m in members)
 
 
 def sends_conversations(stack: Sequence[Method]) -> bool:

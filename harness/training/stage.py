@@ -27,8 +27,10 @@ from harness.training.context import Context
 from harness.training.curation import made_rows
 from harness.training.data import read_rows
 from harness.training.forward import check_head
+from harness.training.live import Models
 from harness.training.loop import Diverged, Report, Run, restore, train
 from harness.training.opening import Opener, choose_trainable, open_tokenizer, start_weights
+from harness.training.resident import Resident
 from harness.training.rollouts import Rollouts
 from harness.training.sequences import is_pair
 
@@ -42,16 +44,38 @@ def run_stage(
     task: TrainTask, stack: Sequence[Method], work: Path, earlier: Sequence[Path], report: Report
 ) -> TrainResult:
     """Leaves work/artifact and work/curve.jsonl. earlier: folders of attempts that ended, read for checkpoints."""
-    tokenizer = open_tokenizer(task.model)
     ctx = Context(
         seed=task.seed,
         device=device(),
-        tokenizer=tokenizer,
+        tokenizer=open_tokenizer(task.model),
         limit=task.settings.max_length,
         precision=task.settings.precision,
     )
     stages = owner(stack, "stages").stages(ctx)
     opener = Opener(task.model, task.init, stack, stages, task.done)
+    models = Models(ctx, opener)
+    resident = Resident(task.engine, task.model, models.find) if task.engine else None
+    ctx.generator = resident
+    try:
+        return _run(task, stack, ctx, opener, stages, models, [work, *earlier], report)
+    finally:
+        if resident:
+            resident.close()
+        models.close()
+
+
+def _run(
+    task: TrainTask,
+    stack: Sequence[Method],
+    ctx: Context,
+    opener: Opener,
+    stages: Sequence[Stage],
+    models: Models,
+    folders: Sequence[Path],
+    report: Report,
+) -> TrainResult:
+    """The stage itself. folders: its own, and those of attempts that ended."""
+    work, tokenizer = folders[0], ctx.tokenizer
     ctx.open_frozen = lambda name: opener.frozen(ctx, name)
     for name, path in task.rows.items():
         ctx.add_rows(name, read_rows(path), path)
@@ -65,9 +89,10 @@ def run_stage(
         check_head(ctx.model)
         ctx.limit = min(ctx.limit, _context_length(ctx.model))
     with ctx.meter.phase("data"):
-        run = _prepare(task, ctx, opener, stages, [work, *earlier], report)
+        run = _prepare(task, ctx, opener, stages, folders, report)
+        models.every = run.rollouts.how.every if run.rollouts else 1
     size = sum(p.numel() for p in ctx.trainable)  # saving unwraps: what trained may be gone by then
-    state = checkpoint.find([work, *earlier], run.fingerprint)
+    state = checkpoint.find(folders, run.fingerprint)
     if state is not None:
         with ctx.meter.phase("open"):
             restore(run, state)
