@@ -11,7 +11,6 @@ from torch import Tensor
 
 from harness.methods.base import Method, Term
 from harness.methods.grpo import GRPO
-from harness.methods.lora import LoRA
 from tests.sampler import Letters, Sampled, constant
 from tests.training import train
 
@@ -111,8 +110,8 @@ def test_micro_batches_do_not_change_it(tmp_path: Path, tiny_model: Path, norm: 
         assert torch.allclose(g, b.gradients[0][name], rtol=0, atol=1e-6)
 
 
-def test_it_finds_the_rewarded_answers_with_lora_too(tmp_path: Path, tiny_model: Path) -> None:
+def test_it_finds_the_rewarded_answers(tmp_path: Path, tiny_model: Path) -> None:
     letters = Letters(reward=lambda text: float(sum(c.isascii() for c in text)))
-    stack = (GRPO(n=8, max_tokens=6), letters, LoRA(r=8, alpha=128), Sampled(tiny_model))
-    done = train(tmp_path, tiny_model, *stack, steps=20, lr=2e-2, schedule="constant", warmup=0.0)
+    stack = (GRPO(n=8, max_tokens=6), letters, Sampled(tiny_model))
+    done = train(tmp_path, tiny_model, *stack, steps=10, lr=1e-2, schedule="constant", warmup=0.0)
     assert done.curve[-1]["reward"] > done.curve[0]["reward"] + 0.5
