@@ -39,7 +39,9 @@ def test_equal_rewards_move_nothing_in_twenty_steps(tmp_path: Path, tiny_model: 
     done = train(tmp_path, tiny_model, GRPO(n=2, max_tokens=2), constant(), sampled, steps=20, batch_size=2)
     assert done.losses == [0.0] * 20
     assert all(not g.any() for step in sampled.gradients for g in step.values())
-    start = train(tmp_path / "base", tiny_model, GRPO(n=2, max_tokens=2), constant(), base := Sampled(tiny_model), steps=1)
+    start = train(
+        tmp_path / "base", tiny_model, GRPO(n=2, max_tokens=2), constant(), base := Sampled(tiny_model), steps=1
+    )
     assert start.losses == [0.0]
     assert all(torch.equal(w, base.final[n]) for n, w in sampled.final.items())
 

@@ -110,9 +110,17 @@ def test_losses_and_gradients_of_dpo(tmp_path: Path, tiny_model: Path, beta: flo
 
 
 @pytest.mark.parametrize("shift", [0.1, -0.25], ids=["inside", "clipped"])
-@pytest.mark.parametrize(("norm", "loss_type", "beta"), [("rows", "grpo", 0.0), ("tokens", "bnpo", 0.0), ("tokens", "bnpo", 0.04)])
+@pytest.mark.parametrize(
+    ("norm", "loss_type", "beta"), [("rows", "grpo", 0.0), ("tokens", "bnpo", 0.0), ("tokens", "bnpo", 0.04)]
+)
 def test_losses_and_gradients_of_grpo(
-    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, norm: str, loss_type: str, beta: float, shift: float
+    tmp_path: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    norm: str,
+    loss_type: str,
+    beta: float,
+    shift: float,
 ) -> None:
     """On the answers that our run sampled, with the log-probabilities that it was told and its advantages."""
     utils = importlib.import_module("trl.import_utils")
@@ -121,7 +129,9 @@ def test_losses_and_gradients_of_grpo(
     from trl import GRPOConfig, GRPOTrainer
 
     watch, method = Before(), GRPO(n=4, max_tokens=8, norm=norm, beta=beta)
-    ours = train(tmp_path / "ours", tiny_model, method, Letters(), Sampled(tiny_model, shift=shift), watch, micro_batch=16)
+    ours = train(
+        tmp_path / "ours", tiny_model, method, Letters(), Sampled(tiny_model, shift=shift), watch, micro_batch=16
+    )
     batch = watch.batches[STEP].seqs
     tokenizer, model = open_tokenizer(tiny_model), open_model(tiny_model, watch.weights[STEP])
     trainer = GRPOTrainer(
@@ -170,7 +180,7 @@ def padded(batch: list[Seq], pad: int) -> dict[str, Tensor]:
 def of_reference(trainer: Any, reference: Any, inputs: dict[str, Tensor]) -> Tensor:
     ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
     mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
-    found: Tensor = trainer._get_per_token_logps_and_entropies(
-        reference, ids, mask, inputs["completion_ids"].size(1)
-    )[0]
+    found: Tensor = trainer._get_per_token_logps_and_entropies(reference, ids, mask, inputs["completion_ids"].size(1))[
+        0
+    ]
     return found

@@ -76,6 +76,7 @@ OURS = {  # also in pyproject.toml; repeated here so that a checkout works befor
     "caft": "harness.methods.caft:CAFT",
     "dpo": "harness.methods.dpo:DPO",
     "grpo": "harness.methods.grpo:GRPO",
+    "ppo": "harness.methods.ppo:PPO",
     "grao": "harness.methods.grao:GRAO",
     "mft": "harness.methods.mft:MFT",
     "sstoken": "harness.methods.sstoken:SsToken",

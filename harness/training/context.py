@@ -266,4 +266,3 @@ class Context:
 
     def judge(self, *args: Any, **options: Any) -> NoReturn:
         self._absent("judge")
-

@@ -68,7 +68,9 @@ class Resident:
         with theirs:
             fd = theirs.fileno()
             command = [sys.executable, "-m", "harness.training.resident", str(fd), str(os.getpid())]
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), pass_fds=(fd,))
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), pass_fds=(fd,)
+            )
         self._pipe = Connection(ours.detach())
         self._ask("open", self.spec, self.base)
 

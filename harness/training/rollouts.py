@@ -47,14 +47,10 @@ class Rolls(Tokens):
         counts = [sum(t != NO_TARGET for t in q.targets) for q in self.seqs]
         if len(values) == self.R:
             parts = values.tolist()
-            self.seqs = tuple(
-                q.but(columns={**q.columns, name: v}) for q, v in zip(self.seqs, parts, strict=True)
-            )
+            self.seqs = tuple(q.but(columns={**q.columns, name: v}) for q, v in zip(self.seqs, parts, strict=True))
         elif len(values) == sum(counts):
             split = values.split(counts)
-            self.seqs = tuple(
-                q.but(per_token={**q.per_token, name: v}) for q, v in zip(self.seqs, split, strict=True)
-            )
+            self.seqs = tuple(q.but(per_token={**q.per_token, name: v}) for q, v in zip(self.seqs, split, strict=True))
         else:
             raise HarnessError(
                 f"the column `{name}` has {len(values)} values, for {self.R} answers of {sum(counts)} tokens"
@@ -115,9 +111,7 @@ class Rollouts:
             )
         return tuple(messages[:last]), str(messages[last]["content"])
 
-    def _group(
-        self, row: Row, asked: list[int], given: Sequence[Response], group: int
-    ) -> list[tuple[Seq, str, str]]:
+    def _group(self, row: Row, asked: list[int], given: Sequence[Response], group: int) -> list[tuple[Seq, str, str]]:
         if len(asked) + self.how.max_tokens > self.ctx.limit:
             raise HarnessError(
                 f"a prompt of {len(asked)} tokens and an answer of {self.how.max_tokens} are longer than the longest "
