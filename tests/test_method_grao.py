@@ -140,7 +140,10 @@ def test_without_beta_and_lambda_it_is_reinforce(tmp_path: Path, tiny_model: Pat
 
     class Reinforce(Method):
         name = "reinforce"
-        rollouts = {"n": 4, "max_tokens": 5, "temperature": 0.7}
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.rollouts = {"n": 4, "max_tokens": 5, "temperature": 0.7}
 
         def advantage(self, rolls: Any, ctx: Any) -> Tensor:
             r = rolls["reward"].view(-1, 4)

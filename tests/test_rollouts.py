@@ -1,4 +1,4 @@
-"""Stages that sample: what is asked, what becomes of the answers, what is billed, and that a resumed run samples alike."""
+"""Stages that sample: what is asked, what becomes of the answers, what is billed, and resumed runs sample alike."""
 
 from __future__ import annotations
 
@@ -52,8 +52,11 @@ def test_the_end_token_is_kept_and_a_cut_answer_has_none(tmp_path: Path, tiny_mo
 def test_columns_come_back_and_tokens_are_billed(tmp_path: Path, tiny_model: Path) -> None:
     class Columns(Method):
         name = "columns"
-        rollouts = {"n": 2, "max_tokens": 4, "reference": True}
-        seen: dict[str, Any] = {}
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.rollouts = {"n": 2, "max_tokens": 4, "reference": True}
+            self.seen: dict[str, Any] = {}
 
         def advantage(self, rolls: Any, ctx: Any) -> dict[str, Any]:
             return {"by_row": torch.arange(float(rolls.R)), "by_token": rolls.row.float()}

@@ -50,7 +50,7 @@ class GRAO(Method):
 
     Deviations and readings: the printed formula leaves open whether y is in the pool (`adv_group`; `joint` keeps
     imitation defined where every sample loses alike). R as a difference of scores is ours, for answers that can be
-    checked; a judge is another member's `reward`, which gives y itself 0. The paper samples up to 2048 tokens, here 256.
+    checked; a judge is another member's `reward`, which gives y itself 0. max_tokens: 2048 in the paper.
     A negative A_y pushes y down without a bound, as published; `clamp_ref_adv` is ours. UNVERIFIED: the paper's value
     of gradient clipping, which is the matrix's `clip`.
     """

@@ -83,7 +83,7 @@ class PPO(Method):
     def wrap(self, model: Module, ctx: Context) -> Module:
         from torch import nn
 
-        model.critic = nn.Linear(int(model.config.hidden_size), 1)  # type: ignore[union-attr, arg-type]
+        model.critic = nn.Linear(int(model.config.hidden_size), 1)
         nn.init.zeros_(model.critic.weight)
         nn.init.zeros_(model.critic.bias)
         return model

@@ -53,7 +53,7 @@ class Models:
             folder = self.folder / name
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            with self.ctx.meter.phase("refresh"), torch.no_grad():
+            with torch.no_grad():
                 self._write(name, folder)
             made = self._made[name] = Artifact(self.opener.folder, key, "full", folder, key)
         return made

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,17 @@ _PR_SET_PDEATHSIG = 1
 class Resident:
     """A generator backed by an engine. find: the artifact of a model's name.
 
-    process: None until the first request.
+    process: None until the first request.  phase: bills its start and every change of weights.
     """
 
-    def __init__(self, spec: EngineSpec, base: Path, find: Callable[[str], Artifact]) -> None:
-        self.spec, self.base, self.find = spec, base, find
+    def __init__(
+        self,
+        spec: EngineSpec,
+        base: Path,
+        find: Callable[[str], Artifact],
+        phase: Callable[[str], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        self.spec, self.base, self.find, self.phase = spec, base, find, phase
         self.process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
 
@@ -46,9 +53,10 @@ class Resident:
     def serve(self, model: str) -> None:
         """Make the engine serve a model; nothing is done where it does already."""
         if self.process is None:
-            self._start()
-        artifact = self.find(model)
-        self._ask("serve", artifact, model == "live")
+            with self.phase("engine"):
+                self._start()
+        with self.phase("refresh"):
+            self._ask("serve", self.find(model), model == "live")
 
     def close(self) -> None:
         """End the process."""

@@ -3,7 +3,7 @@
 How a row is checked stands in its column `checker`, or follows from what it has. Loads nothing heavy, so that planning
 can ask whether rows can be checked at all.
 
-    math    the answer after the last `####` of the row's solution, else in its last box; equal as text or as mathematics
+    math    the answer after the last `####` of the row's solution, else in its last box; equal as text or in meaning
     code    `test_list` and `code`, as MBPP's rows: a program that passes the assertions, in the sandbox
     program `prompt`, `test`, `entry_point` and `canonical_solution`, as HumanEval's rows, in the sandbox
 """
