@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.data.chat import columns, gives_pairs
+from harness.data.chat import columns, gives_pairs, to_rows
 from harness.data.facts import facts_of
 from harness.data.models import ModelSource, find_model
 from harness.data.sources import Source, pin
@@ -29,10 +29,11 @@ from harness.evaluation.suite import Task, choose_tasks, load_suite
 from harness.matrix import Cell, Matrix, SuiteEntry, make_cell
 from harness.matrix.schema import PLACEMENT, Limit
 from harness.methods import build
-from harness.methods.base import Method, Stage, check_served, check_start, overrides, owner
+from harness.methods.base import Method, Stage, check_served, check_start, generates, overrides, owner
 from harness.methods.facts import ModelFacts
 from harness.planned import PlannedCell, PlannedTask, Step
-from harness.refused import lacking, no_text, of_method, of_model, of_rows, sends_conversations
+from harness.refused import no_text, of_method, of_model, sends_conversations
+from harness.rows_needed import check_rows, checks_rows, lacking, of_rows
 from harness.training.adapters import make as make_adapter
 
 HEAD_TRAINER = ["heads", 1]  # the second is raised whenever the same recipe may train another head
@@ -87,6 +88,7 @@ class _Resolver:
         self.notes: list[str] = []
         self.sources: dict[str, Source] = {}
         self.facts: dict[str, ModelFacts] = {}
+        self.bare: set[str] = set()  # models without a template that were complained of
         self.engine = EngineSpec(**matrix.engine.model_dump())
         self._try("engine.name", lambda: check_engine(self.engine.name))
         self.models = {name: self._model(name) for name in matrix.models}
@@ -184,7 +186,10 @@ class _Resolver:
             if not stages and any(overrides(m, hook) for m in stack for hook in ("wrap", "unwrap")):
                 stages = (Stage(),)  # one step that opens, wraps and unwraps
             settings = entry.train.model_dump(mode="json", exclude=PLACEMENT)
-            return stack, stages, {"stack": stack_identity(stack), "settings": settings, "trainer": adapter.identity()}
+            identity = {"stack": stack_identity(stack), "settings": settings, "trainer": adapter.identity()}
+            if generates((*stack, *(m for s in stages for m in s.run))):
+                identity["engine"] = self.engine.identity()
+            return stack, stages, identity
 
         return self._try(f"methods.{label}", resolve)  # type: ignore[no-any-return]
 
@@ -193,6 +198,8 @@ class _Resolver:
         """Whether a data set has what a method needs of its rows; if not, the problem is kept."""
         method = self._method(label)
         stack, stages = method[:2] if method else ((), ())
+        if not self._verifiable(label, data, stack, stages):
+            return False
         wants = {n: m.name for m in (*stack, *(m for s in stages for m in s.run)) for n in m.needs if of_rows(n)}
         if not wants or any(overrides(m, "curate") for m in stack):  # curation may make them
             return True
@@ -221,6 +228,17 @@ class _Resolver:
             problem.where = self.matrix.where(f"methods.{label}")
         self.problems += found
         return not found
+
+    def _verifiable(self, label: str, data: str, stack: Sequence[Method], stages: Sequence[Stage]) -> bool:
+        """Whether sampled answers to the rows can be checked, where they are; if not, why is kept."""
+        name = checks_rows(stack, stages)
+        if name is None:
+            return True
+        before, entry = len(self.problems), self.matrix.data[data]
+        found = self._try(f"methods.{label}", lambda: check_rows(to_rows(source_rows(self.sources[data]), entry)))
+        for problem in self.problems[before:]:
+            problem.what = f"`{name}` samples answers and checks them, and in the data `{data}` {problem.what}"
+        return bool(found)
 
     def cell(self, cell: Cell) -> PlannedCell | None:
         """The cell with its steps, or None where something it needs is in error."""
@@ -274,6 +292,8 @@ class _Resolver:
         identity: dict[str, Any] = {"source": source.digest}
         if curators:
             identity |= {"curate": stack_identity(curators), "seed": cell.seed, "model": model.digest}
+        if generates(curators):
+            identity["engine"] = self.engine.identity()
         return Step("data", key_of("data", identity), identity)
 
     def _train_step(
@@ -343,9 +363,9 @@ class _Resolver:
         return digest(self.asked[task])
 
     def _need_template(self, cell: Cell, model: ModelSource) -> None:
-        if model.chat_template or cell.model in self._bare:
+        if model.chat_template or cell.model in self.bare:
             return
-        self._bare.add(cell.model)
+        self.bare.add(cell.model)
         asks = [f"task `{t.name}` asks" for t in self.tasks if t.chat] or [f"method `{cell.method}` trains on"]
         self.problems.append(
             HarnessError(
@@ -358,10 +378,6 @@ class _Resolver:
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
-
-    @functools.cached_property
-    def _bare(self) -> set[str]:
-        return set()
 
 
 def stack_identity(stack: Sequence[Method]) -> list[list[Any]]:

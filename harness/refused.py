@@ -129,26 +129,6 @@ def _own(model: ModelFacts, member: Method, stack: Sequence[Method]) -> Iterable
     return []
 
 
-def of_rows(need: str) -> bool:
-    """Whether a need is one of the rows."""
-    return need == "pairs" or need.startswith("column:")
-
-
-def lacking(need: str, method: str, data: str, kept: Sequence[str]) -> Refused:
-    """A method needs something of its rows that the first row of the data has not. kept: that row's columns."""
-    if need == "pairs":
-        return Refused(
-            f"`{method}` learns from pairs of answers, and the data `{data}` has one answer a row",
-            todo="give it rows with `chosen` and `rejected` (`data:`)",
-        )
-    name = need.partition(":")[2]
-    return Refused(
-        f"`{method}` needs the column `{name}` of every row, and the data `{data}` has none",
-        why=f"beside its conversation the first row has {', '.join(kept) or 'nothing'}",
-        todo=f"give it rows with `{name}` (`data:`)",
-    )
-
-
 def sends_conversations(stack: Sequence[Method]) -> bool:
     """Whether what a task asks as a conversation reaches the engine as one; a member's `prompt` may make it a text."""
     request = Request(messages=({"role": "user", "content": ""},))

@@ -12,10 +12,7 @@ from tests.runs import harness
 
 ROOT = Path(__file__).resolve().parents[1]
 BOARDS = ["methods-small", "peft-small", "peft-small-hf"]
-NO_ROW = {
-    "clear": "needs a model that knows contradiction, and none is at hand",
-    "clear_logit": "needs an engine beside the training data, which no trainer has yet",
-}
+NO_ROW = {"clear": "needs a model that knows contradiction, and none is at hand"}
 
 
 def test_every_method_has_its_row() -> None:

@@ -17,7 +17,7 @@ LAYERS: list[set[str]] = [
     {"replan"},
     {"execute", "worker", "driver", "runs", "doctor", "progress", "runners", "boards"},
     {"pending", "steps"},
-    {"plan", "planned", "lines", "encoders", "refused"},
+    {"plan", "planned", "lines", "encoders", "refused", "rows_needed"},
     {"training", "evaluation", "engines", "data", "results"},
     {"methods", "engines.base", "training.blocks"},
     {"store", "digest", "matrix", "config", "errors", "packaged", "machine"},

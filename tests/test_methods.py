@@ -158,9 +158,9 @@ def test_members_that_a_stage_brings_stand_after_the_owner_of_stages() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"reward": lambda self, rolls, ctx: None}, "hook `reward`"),
+        ({"reward": lambda self, rolls, ctx: None}, "changes `reward`, and nothing in its stack samples"),
         ({"respond": lambda self, model, request, ctx: None}, "hook `respond`"),
-        ({"rollouts": {"n": 4}}, "sets `rollouts`"),
+        ({"rollouts": {"n": 4, "seeds": 1}}, "sets `rollouts`, and its `seeds` is wrong"),
         ({"load": {"quantization": "nf4"}}, "sets `load`"),
         ({"needs": frozenset({"judge"})}, "needs `judge`"),
     ],

@@ -6,6 +6,7 @@ compared is the third step of a run, where the policy has left the reference. No
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from torch import Tensor
 from harness.methods.base import NO_TARGET, Method
 from harness.methods.dft import DFT
 from harness.methods.dpo import DPO
+from harness.methods.grpo import GRPO
 from harness.methods.sft import SFT
 from harness.training.opening import open_tokenizer
 from harness.training.sequences import Seq
+from tests.sampler import Letters, Sampled
 from tests.training import Before, make_pairs, train
 
 pytest.importorskip("trl")
@@ -104,3 +107,80 @@ def test_losses_and_gradients_of_dpo(tmp_path: Path, tiny_model: Path, beta: flo
     assert abs(loss.item() - 0.6931) > 1e-3  # the policy is no longer the reference
     assert ours.losses[STEP] == pytest.approx(loss.item(), abs=1e-5)
     same(model, watch.gradients[STEP])
+
+
+@pytest.mark.parametrize("shift", [0.1, -0.25], ids=["inside", "clipped"])
+@pytest.mark.parametrize(
+    ("norm", "loss_type", "beta"), [("rows", "grpo", 0.0), ("tokens", "bnpo", 0.0), ("tokens", "bnpo", 0.04)]
+)
+def test_losses_and_gradients_of_grpo(
+    tmp_path: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    norm: str,
+    loss_type: str,
+    beta: float,
+    shift: float,
+) -> None:
+    """On the answers that our run sampled, with the log-probabilities that it was told and its advantages."""
+    utils = importlib.import_module("trl.import_utils")
+    monkeypatch.setattr(utils, "is_vllm_available", lambda *_, **__: False)  # TRL would import all of vLLM
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    watch, method = Before(), GRPO(n=4, max_tokens=8, norm=norm, beta=beta)
+    ours = train(
+        tmp_path / "ours", tiny_model, method, Letters(), Sampled(tiny_model, shift=shift), watch, micro_batch=16
+    )
+    batch = watch.batches[STEP].seqs
+    tokenizer, model = open_tokenizer(tiny_model), open_model(tiny_model, watch.weights[STEP])
+    trainer = GRPOTrainer(
+        model,
+        reward_funcs=lambda completions, **_: [0.0] * len(completions),
+        args=GRPOConfig(
+            loss_type=loss_type,
+            beta=beta,
+            use_bias_correction_kl=False,  # as published: the distance is not weighted by the ratio
+            num_generations=4,
+            max_completion_length=8,
+            **settings(tmp_path),
+        ),
+        train_dataset=Dataset.from_list([{"prompt": "a"}] * 4),
+        processing_class=tokenizer,
+    )
+    trainer.model.eval()  # no loop runs, so that nothing is accumulated
+    inputs = padded(batch, tokenizer.pad_token_id)
+    if beta:
+        inputs["ref_per_token_logps"] = of_reference(trainer, open_model(tiny_model, {}), inputs)
+    loss = trainer.compute_loss(model, inputs)
+    loss.backward()
+    assert any(q.columns["advantage"] for q in batch)
+    assert ours.losses[STEP] == pytest.approx(loss.item(), abs=1e-5)
+    same(model, watch.gradients[STEP])
+
+
+def padded(batch: list[Seq], pad: int) -> dict[str, Tensor]:
+    """Prompts padded on the left, answers on the right, as TRL's loss takes them."""
+    both = [cut(q) for q in batch]
+    left, right = (max(len(pair[i]) for pair in both) for i in (0, 1))
+    rows = lambda values: torch.tensor(values)  # noqa: E731
+    return {
+        "prompt_ids": rows([[pad] * (left - len(p)) + p for p, _ in both]),
+        "prompt_mask": rows([[0] * (left - len(p)) + [1] * len(p) for p, _ in both]),
+        "completion_ids": rows([c + [pad] * (right - len(c)) for _, c in both]),
+        "completion_mask": rows([[1] * len(c) + [0] * (right - len(c)) for _, c in both]),
+        "old_per_token_logps": rows(
+            [q.per_token["old"].tolist() + [0.0] * (right - len(q.per_token["old"])) for q in batch]
+        ),
+        "advantages": rows([q.columns["advantage"] for q in batch]),
+    }
+
+
+@torch.no_grad()
+def of_reference(trainer: Any, reference: Any, inputs: dict[str, Tensor]) -> Tensor:
+    ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
+    mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
+    found: Tensor = trainer._get_per_token_logps_and_entropies(reference, ids, mask, inputs["completion_ids"].size(1))[
+        0
+    ]
+    return found

@@ -119,6 +119,22 @@ class VLLMEngine:
             verdict = {**verdict, "no_op": True}
         return way, verdict
 
+    def refresh(self, artifact: Artifact) -> Activation:
+        """Serve full weights that a few training steps have moved since they were last served.
+
+        Such steps are too small for the canary; whoever trains compares what the engine says of its own samples.
+        """
+        started = time.perf_counter()
+        name, folder = artifact.name or artifact.digest[:12], artifact.path or artifact.base
+        from harness.engines.weights import check_fit
+
+        check_fit(artifact, folder)
+        self._serving = None  # until an activation says otherwise
+        self._sentinel()
+        self._swap(folder)
+        self._check_prefix_cache(name)
+        return Activation(artifact.digest, "refresh", time.perf_counter() - started, {"verdict": "not asked"})
+
     def _swap(self, folder: Path) -> None:
         """Load other weights and forget all that was made with the old ones. Nothing else may do any part of it."""
         self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})

@@ -212,6 +212,11 @@ def overrides(method: Method, hook: str) -> bool:
     return getattr(type(method), hook) is not getattr(Method, hook)
 
 
+def generates(members: Sequence[Method]) -> bool:
+    """Whether an engine takes part in what the members do before evaluation."""
+    return any(m.rollouts is not None or "generator" in m.needs for m in members)
+
+
 def owner(stack: Sequence[Method], hook: str) -> Method:
     """The one member that changes an exclusive hook, or a plain Method. Refused when two of them do."""
     own = [m for m in stack if overrides(m, hook)]

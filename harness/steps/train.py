@@ -50,6 +50,7 @@ def _stage(bench: Bench, cell: PlannedCell, number: int, step: Step) -> Record:
             rows={p.stem: p for p in rows},
             settings=cell.cell.train,
             seed=cell.cell.seed or 0,
+            engine=bench.plan.engine,
             stage=number,
             init=_start(bench, cell),
             done={stage.name: bench.finished("train", past.key).path / "artifact" for stage, past in before},

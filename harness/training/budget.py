@@ -22,6 +22,7 @@ class Meter:
 
     trained: tokens of rows put through forward and backward, prompts included, padding not.
     loss: tokens that carried loss.  extra: tokens of further forward passes, by model ("live", "base", ...).
+    rollout: tokens of prompts that were answered for training, and of the answers.
     seconds: by phase, each without the phases inside it.  memory: peak bytes by phase, of the GPU where there is one.
     flops: of the step that was counted.  flops_tokens: trained tokens of that step.
     """
@@ -30,6 +31,7 @@ class Meter:
         self.device = device
         self.trained = self.loss = self.padded = self.backwards = self.flops = self.flops_tokens = 0
         self.extra: dict[str, int] = defaultdict(int)
+        self.rollout: dict[str, int] = defaultdict(int)
         self.seconds: dict[str, float] = defaultdict(float)
         self.memory: dict[str, int] = defaultdict(int)
         self._open: list[str] = []
@@ -94,6 +96,7 @@ class Meter:
             "padding": round(1 - self.trained / self.padded, 4) if self.padded else 0.0,
             "extra_forward_tokens": dict(self.extra),
             "extra_backwards": self.backwards,
+            **({"rollout": dict(self.rollout)} if self.rollout else {}),
             "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
             "peak_bytes": dict(self.memory),
             "flops": None if per_token is None else round(per_token * self.trained),

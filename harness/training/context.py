@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ from harness.training.forward import Batch
 from harness.training.generator import Generator
 from harness.training.sequences import Seq, encode_row
 from harness.training.tokens import Tokens
+
+if TYPE_CHECKING:
+    from harness.training.rollouts import Rolls
 
 
 class Context:
@@ -120,13 +123,14 @@ class Context:
             self._encoding = True
             try:
                 self._encoded[key] = encode_row(
-                    row, self.tokenizer, self._prompt, limit=self.limit, where=where, pairs="pairs" in self.needs
+                    row, self.tokenizer, self.prompted, limit=self.limit, where=where, pairs="pairs" in self.needs
                 )
             finally:
                 self._encoding = False
         return self._encoded[key]
 
-    def _prompt(self, request: Request) -> Request:
+    def prompted(self, request: Request) -> Request:
+        """A request through every member's `prompt`, in stack order."""
         for member in self.stack:
             request = member.prompt(request, self)
         return request
@@ -244,6 +248,12 @@ class Context:
             self.nli = Classifier(Path(model), self.device)
         return self.nli.contradiction(pairs)
 
+    def verify(self, rolls: Rolls) -> Tensor:
+        """What the scorers of the suites give each answer to its own row, [sequences]."""
+        from harness.training.verify import scores
+
+        return torch.tensor(scores(rolls.source, rolls.text), device=self.device)
+
     # --- services that this trainer does not have -----------------------------------------------------------------
     def _absent(self, service: str) -> NoReturn:
         raise Refused(f"`ctx.{service}` needs a service that the native trainer does not offer")
@@ -256,6 +266,3 @@ class Context:
 
     def judge(self, *args: Any, **options: Any) -> NoReturn:
         self._absent("judge")
-
-    def verify(self, *args: Any, **options: Any) -> NoReturn:
-        self._absent("verify")

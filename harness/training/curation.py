@@ -5,12 +5,14 @@ The rows that a stage makes for itself are kept here too, with a ledger of the s
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.engines.base import Artifact, EngineSpec
 from harness.errors import HarnessError, Refused
 from harness.methods.base import Method, Row, overrides
 from harness.training.data import read_rows
@@ -25,17 +27,43 @@ def is_identity(stack: Sequence[Method]) -> bool:
 
 
 def curate(
-    stack: Sequence[Method], rows: list[Row], *, seed: int, model: Path | None = None
+    stack: Sequence[Method],
+    rows: list[Row],
+    *,
+    seed: int,
+    model: Path | None = None,
+    engine: EngineSpec | None = None,
 ) -> tuple[dict[str, list[Row]], list[dict[str, Any]]]:
     """Named sets of rows ("train" among them unless the last member names others), and the ledger.
 
-    model: folder of the base, for methods that tokenise.  A ledger entry is {"by": method, "set", "id", "change":
+    model: folder of the base, for methods that tokenise.  engine: what answers for methods that need a generator, as
+    the model "base".  A ledger entry is {"by": method, "set", "id", "change":
     "dropped" | "added" | "changed" | "kept"}, and what the member noted of that row; rows that it left as they were and
     noted nothing of are not in it. Refused if a member that is not the last one to curate splits the rows.
     """
     if is_identity(stack):
         return {"train": rows}, []
     ctx = _context(stack, rows, seed, model)
+    if not (engine and model):
+        return _curated(stack, rows, ctx)
+    from harness.training.resident import Resident
+
+    ctx.generator = Resident(engine, model, functools.partial(_only_base, model))
+    try:
+        return _curated(stack, rows, ctx)
+    finally:
+        ctx.generator.close()
+
+
+def _only_base(folder: Path, name: str) -> Artifact:
+    if name != "base":
+        raise HarnessError(f"rows are curated before anything trains, so there is no model `{name}`")
+    return Artifact(folder, "base", name=name)
+
+
+def _curated(
+    stack: Sequence[Method], rows: list[Row], ctx: Context
+) -> tuple[dict[str, list[Row]], list[dict[str, Any]]]:
     curators = [m for m in stack if overrides(m, "curate")]
     ledger: list[dict[str, Any]] = []
     for i, member in enumerate(curators):

@@ -24,6 +24,7 @@ from harness.training.batches import Order, split
 from harness.training.context import Context
 from harness.training.objective import Objective, as_terms
 from harness.training.randomness import seeded
+from harness.training.rollouts import Rollouts
 from harness.training.schedule import lr_factor
 from harness.training.sequences import Seq
 from harness.training.tokens import Tokens
@@ -45,6 +46,7 @@ class Run:
 
     rows: the stage's data.  order: which of them make which batch.  steps: of the whole stage where they are known
     beforehand, else None and `tokens` is the budget.  offered: batches taken so far.  curve: one entry a step.
+    rollouts: samples the batches, where a member has it so.
     choose: asks the members anew which parameters train, and makes the optimiser follow.
     """
 
@@ -60,6 +62,7 @@ class Run:
     tokens: int
     fingerprint: str
     choose: Callable[[], None]
+    rollouts: Rollouts | None = None
     offered: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)
     saved_at: float = field(default_factory=time.monotonic)
@@ -76,7 +79,8 @@ def train(run: Run) -> None:
         while not run.finished:
             train_step(run, curve)
             due = time.monotonic() - run.saved_at >= run.settings.checkpoint_seconds
-            if due and not run.finished:
+            fresh = not run.rollouts or run.ctx.step % run.rollouts.how.every == 0  # older weights are nowhere kept
+            if due and fresh and not run.finished:
                 with run.ctx.meter.phase("checkpoint"):
                     checkpoint.write(run.work / "checkpoint", snapshot(run))
                 run.saved_at = time.monotonic()
@@ -135,8 +139,9 @@ def gather(run: Run) -> list[Seq]:
     rows = asked = 0
     while rows < run.order.size:
         offered = _offer(run, max(pool, run.order.size))
+        sampled = run.rollouts.gather(offered, asked) if run.rollouts else ctx.encode(offered, where=run.where)
         asked += len(offered)
-        new = ctx.collate(ctx.encode(offered, where=run.where))
+        new = ctx.collate(sampled)
         if pickers:
             tok = Tokens(ctx, new, ctx.model, grad=False)
             with torch.no_grad():
@@ -144,7 +149,7 @@ def gather(run: Run) -> list[Seq]:
                     tok.weigh(member.pick(tok, ctx))
             new = tok.kept()
         seqs += new
-        rows += len({q.row for q in new})
+        rows += len({q.columns.get("group", q.row) for q in new})
         if not rows and asked >= max(2 * len(run.rows), 2 * pool):
             names = ", ".join(f"`{m.name}`" for m in pickers)
             raise HarnessError(f"{names} kept none of {asked} rows offered at step {ctx.step + 1}")
@@ -179,6 +184,8 @@ def _forward_backward(run: Run, objective: Objective, part: list[Seq]) -> int:
         terms = as_terms(tok, chief.loss(tok, ctx), norm, chief)
         for member in _that(stack, "auxiliary"):
             terms |= member.auxiliary(tok, ctx)
+        if run.rollouts:
+            run.rollouts.measure(tok)
     with ctx.meter.phase("backward"):
         objective.add(terms)
     return int((tok.weight != 0).sum())

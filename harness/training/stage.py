@@ -14,10 +14,12 @@ import torch
 from torch import nn
 
 from harness.digest import digest
+from harness.engines.prompts import Prompts
 from harness.errors import HarnessError, nearest
 from harness.matrix import TrainSettings
 from harness.matrix.schema import PLACEMENT
 from harness.methods.base import Method, Row, Stage, overrides, owner
+from harness.methods.sampling import sampling
 from harness.training import artifacts, checkpoint
 from harness.training.adapters import TrainResult, TrainTask
 from harness.training.batches import Order, steps_for
@@ -25,8 +27,11 @@ from harness.training.context import Context
 from harness.training.curation import made_rows
 from harness.training.data import read_rows
 from harness.training.forward import check_head
+from harness.training.live import Models
 from harness.training.loop import Diverged, Report, Run, restore, train
 from harness.training.opening import Opener, choose_trainable, open_tokenizer, start_weights, tokenizer_of
+from harness.training.resident import Resident
+from harness.training.rollouts import Rollouts
 from harness.training.sequences import is_pair
 
 
@@ -39,16 +44,38 @@ def run_stage(
     task: TrainTask, stack: Sequence[Method], work: Path, earlier: Sequence[Path], report: Report
 ) -> TrainResult:
     """Leaves work/artifact and work/curve.jsonl. earlier: folders of attempts that ended, read for checkpoints."""
-    tokenizer = open_tokenizer(tokenizer_of(task.model, task.init))
     ctx = Context(
         seed=task.seed,
         device=device(),
-        tokenizer=tokenizer,
+        tokenizer=open_tokenizer(tokenizer_of(task.model, task.init)),
         limit=task.settings.max_length,
         precision=task.settings.precision,
     )
     stages = owner(stack, "stages").stages(ctx)
     opener = Opener(task.model, task.init, stack, stages, task.done)
+    models = Models(ctx, opener)
+    resident = Resident(task.engine, task.model, models.find, ctx.meter.phase) if task.engine else None
+    ctx.generator = resident or ctx.generator
+    try:
+        return _run(task, stack, ctx, opener, stages, models, [work, *earlier], report)
+    finally:
+        if resident:
+            resident.close()
+        models.close()
+
+
+def _run(
+    task: TrainTask,
+    stack: Sequence[Method],
+    ctx: Context,
+    opener: Opener,
+    stages: Sequence[Stage],
+    models: Models,
+    folders: Sequence[Path],
+    report: Report,
+) -> TrainResult:
+    """The stage itself. folders: its own, and those of attempts that ended."""
+    work, tokenizer = folders[0], ctx.tokenizer
     ctx.open_frozen = lambda name: opener.frozen(ctx, name)
     for name, path in task.rows.items():
         ctx.add_rows(name, read_rows(path), path)
@@ -62,9 +89,10 @@ def run_stage(
         check_head(ctx.model)
         ctx.limit = min(ctx.limit, context_length(ctx.model))
     with ctx.meter.phase("data"):
-        run = _prepare(task, ctx, opener, stages, [work, *earlier], report)
+        run = _prepare(task, ctx, opener, stages, folders, report)
+        models.every = run.rollouts.how.every if run.rollouts else 1
     size = sum(p.numel() for p in ctx.trainable)  # saving unwraps: what trained may be gone by then
-    state = checkpoint.find([work, *earlier], run.fingerprint)
+    state = checkpoint.find(folders, run.fingerprint)
     if state is not None:
         with ctx.meter.phase("open"):
             restore(run, state)
@@ -90,6 +118,7 @@ def _prepare(
     ctx.read_start = lambda: start_weights(opener, ctx, stage)
     options = choose_trainable(ctx.model, stack, opener.owners, ctx)
     rows, where = stage_rows(task, ctx, opener, folders)
+    how = sampling(stack)
     order = Order(
         len(rows),
         settings.batch_size,
@@ -104,7 +133,7 @@ def _prepare(
     share = stage.share / sum(s.share for s in stages)
     tokens = round((settings.budget.tokens or 0) * share)
     steps = settings.budget.steps and max(1, round(settings.budget.steps * share))
-    if not steps and not any(overrides(m, hook) for m in stack for hook in ("pick", "collate")):
+    if not steps and not how and not any(overrides(m, hook) for m in stack for hook in ("pick", "collate")):
         steps = steps_for(tokens, order)
     return Run(
         ctx=ctx,
@@ -114,6 +143,7 @@ def _prepare(
         order=order,
         optimizer=optimizer,
         choose=choose,
+        rollouts=Rollouts(ctx, how, Prompts(task.model, ctx.limit).encode, where) if how else None,
         work=folders[0],
         report=report,
         steps=steps,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from harness.engines.base import EngineSpec
 from harness.errors import HarnessError, nearest
 from harness.matrix import TrainSettings
 from harness.matrix.schema import CommandTrainer
@@ -19,7 +20,8 @@ class TrainTask:
 
     model: Hugging Face folder of the base.  stack: method names and parameters.  rows: JSON lines by set name.
     stage: number of the stage in the stack's `stages`.  init: another cell's artifact to start from in place of the
-    base ("full" or "adapter").  done: artifact folders of this cell's earlier stages, by name.
+    base ("full" or "adapter").  done: artifact folders of this cell's earlier stages, by name.  engine: what generates
+    for methods that need it.
     """
 
     model: Path
@@ -30,6 +32,7 @@ class TrainTask:
     stage: int = 0
     init: Path | None = None
     done: Mapping[str, Path] = field(default_factory=dict)
+    engine: EngineSpec | None = None
 
 
 @dataclass(frozen=True)

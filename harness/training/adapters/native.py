@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import Refused
 from harness.methods.base import Method, check_stack, overrides, owner, stage_stack
+from harness.methods.sampling import sampling
 
 if TYPE_CHECKING:
     from harness.training.adapters import TrainResult, TrainTask
@@ -17,8 +18,8 @@ PREFIXES = ("hidden:", "attention:", "column:")
 
 
 class NativeAdapter:
-    """Every hook of data, model and objective, and a start from another cell's artifact; no rollouts and no services.
-    Evaluation hooks are not a trainer's."""
+    """Every hook of data, model, objective and rollouts, and a start from another cell's artifact. Evaluation hooks are
+    not a trainer's."""
 
     name = "native"
     version = 1
@@ -27,6 +28,7 @@ class NativeAdapter:
             *("curate", "stages", "prompt", "collate"),
             *("wrap", "unwrap", "train_only", "optimizer", "on_embeddings"),
             *("pick", "token_weight", "loss", "auxiliary"),
+            *("reward", "advantage"),
             *("after_backward", "after_step", "after_stage"),
             "start",
         }
@@ -43,17 +45,16 @@ class NativeAdapter:
             acting = stage_stack(stack, stage)
             check_stack(acting)
             _check_redraws(acting)
+            _check_rollouts(acting)
             members += stage.run
         for member in members:
             self._check_member(member)
 
     def _check_member(self, member: Method) -> None:
-        for hook in ("reward", "advantage", "respond"):
-            if overrides(member, hook) and hook not in self.hooks:
-                raise Refused(f"`{member.name}` uses the hook `{hook}`, which the native trainer does not run")
-        for attribute in ("rollouts", "load"):
-            if getattr(member, attribute):
-                raise Refused(f"`{member.name}` sets `{attribute}`, which the native trainer does not do")
+        if overrides(member, "respond"):
+            raise Refused(f"`{member.name}` uses the hook `respond`, which the native trainer does not run")
+        if member.load:
+            raise Refused(f"`{member.name}` sets `load`, which the native trainer does not do")
         if "nli" in member.needs and not getattr(member, "nli", ""):
             raise Refused(
                 f"`{member.name}` needs a model for natural language inference, and none is given",
@@ -73,6 +74,23 @@ class NativeAdapter:
         stack = build(task.stack)
         self.check(stack)
         return run_stage(task, stack, work, earlier, report)
+
+
+def _check_rollouts(acting: Sequence[Method]) -> None:
+    how = sampling(acting)
+    for hook in ("reward", "advantage"):
+        by = owner(acting, hook)
+        if how is None and overrides(by, hook):
+            raise Refused(
+                f"`{by.name}` changes `{hook}`, and nothing in its stack samples answers",
+                todo="stack it with a method that sets `rollouts`, such as `grpo`",
+            )
+    pairs = next((m for m in acting if "pairs" in m.needs), None)
+    if how and pairs:
+        raise Refused(
+            f"`{pairs.name}` learns from pairs of a file, and its stack samples answers of its own",
+            todo="make them two methods, the second starting from the first",
+        )
 
 
 def _check_redraws(acting: Sequence[Method]) -> None:
