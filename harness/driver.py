@@ -73,7 +73,7 @@ def make_jobs(plan: Plan, todo: Sequence[Todo]) -> list[Planned]:
         parts = [to_train[i : i + CELLS] for i in range(0, len(to_train), CELLS)]
         for number, part in enumerate(parts, 1):
             name = f"train {model}" if len(parts) == 1 else f"train {model} {number}/{len(parts)}"
-            jobs.append(Planned(name, "train", tuple(part), _steps(part, keys, "data", "train")))
+            jobs.append(Planned(name, "train", tuple(part), _steps(part, keys, "tune", "data", "train")))
         needed = {s.key for c in mine for s in c.train}  # two labels of one model may share a training
         trained_by = tuple(j.id for j in jobs if j.task == "train" and needed & set(j.steps))
         jobs += _evaluation_jobs(model, mine, keys, trained_by)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from harness import sampling, tuning
 from harness.data.chat import gives_pairs
 from harness.data.models import ModelSource, find_model
 from harness.data.sources import Source, pin
@@ -26,6 +27,7 @@ from harness.evaluation.judge.judges import JudgeSpec, plan_judge, with_judge
 from harness.evaluation.native_tools import check_tools
 from harness.evaluation.suite import Task, choose_tasks, load_suite
 from harness.matrix import Cell, Matrix, SuiteEntry
+from harness.matrix.method_entries import TUNED
 from harness.matrix.schema import PLACEMENT, Limit
 from harness.methods import build
 from harness.methods.base import Method, Stage, check_served, overrides, owner
@@ -192,6 +194,24 @@ class _Resolver:
             )
         return bool(pairs)
 
+    @functools.cache  # noqa: B019
+    def _search(self, label: str) -> dict[str, Any] | None:
+        """What is searched for an entry of `methods:` that is tuned, and how; None where that cannot be."""
+        entry, method = self.matrix.methods[label], self._method(label)
+        tune = entry.tune
+        if tune is None or method is None:
+            return None
+
+        def resolve() -> dict[str, Any]:
+            searched = tuning.space(entry, method[0], tune)
+            return tuning.identity(tune, searched, sampling.identity(tune.sampler, tune.trials))
+
+        problem = len(self.problems)
+        found: dict[str, Any] | None = self._try(f"methods.{label}", resolve)
+        for error in self.problems[problem:]:
+            error.what = f"`{label.removesuffix(TUNED)}` cannot be tuned: {error.what}"
+        return found
+
     def cell(self, cell: Cell) -> PlannedCell | None:
         """The cell with its steps, or None where something it needs is in error."""
         model, method = self.models[cell.model], self._method(cell.method)
@@ -205,12 +225,16 @@ class _Resolver:
             known = {str(p) for p in self.problems}
             self.problems += [p for p in refused if str(p) not in known]
             return None
+        search = self._search(cell.method) if cell.tune else None
+        if cell.tune and search is None:
+            return None
         if any(t.chat for t in self.tasks) or stages:
             self._need_template(cell.model, model)
-        data = self._data_step(cell, model, stack, source) if source else None
+        tune = self._tune_step(model, identity, source, search) if search and source else None
+        data = self._data_step(cell, model, stack, source, tune) if source else None
         train: list[Step] = []
         for number, stage in enumerate(stages):
-            train.append(self._train_step(cell, model, identity, data, (number, stage), train))
+            train.append(self._train_step(cell, model, identity, data, (number, stage), train, tune))
         upstream = (("train", train[-1].key),) if train else ()
         artifact = train[-1].key if train else model.digest
         prompts = stack_identity([m for m in stack if overrides(m, "prompt") or overrides(m, "respond")])
@@ -220,14 +244,24 @@ class _Resolver:
             self._task_steps(t, artifact, upstream, prompts, answers, overlap)
             for t, overlap in zip(self.tasks, overlaps, strict=True)
         )
-        return PlannedCell(cell, model, stack, stages, data, tuple(train), tasks)
+        return PlannedCell(cell, model, stack, stages, data, tuple(train), tasks, tune)
 
-    def _data_step(self, cell: Cell, model: ModelSource, stack: Sequence[Method], source: Source) -> Step:
+    def _tune_step(self, model: ModelSource, method: dict[str, Any], source: Source, search: dict[str, Any]) -> Step:
+        """One for all seeds of a method. It cuts and curates rows of its own."""
+        whole = {**method, "model": model.digest, "source": source.digest, "search": search}
+        return Step("tune", key_of("tune", whole), whole)
+
+    def _data_step(
+        self, cell: Cell, model: ModelSource, stack: Sequence[Method], source: Source, tune: Step | None
+    ) -> Step:
         curators = [m for m in stack if overrides(m, "curate")]
         identity: dict[str, Any] = {"source": source.digest}
-        if curators:
-            identity |= {"curate": stack_identity(curators), "seed": cell.seed, "model": model.digest}
-        return Step("data", key_of("data", identity), identity)
+        if not curators:
+            return Step("data", key_of("data", identity), identity)
+        identity |= {"curate": stack_identity(curators), "seed": cell.seed, "model": model.digest}
+        if tune:
+            identity["tune"] = tune.key
+        return Step("data", key_of("data", identity), identity, (("tune", tune.key),) if tune else ())
 
     def _train_step(
         self,
@@ -237,7 +271,9 @@ class _Resolver:
         data: Step | None,
         stage: tuple[int, Stage],
         before: Sequence[Step],
+        tune: Step | None,
     ) -> Step:
+        """The parameters of a tuned cell are not known yet: the key of their search stands for them."""
         whole = {
             **identity,
             "model": model.digest,
@@ -246,7 +282,10 @@ class _Resolver:
             "stage": [stage[0], stage[1].name],
             "after": [step.key for step in before],
         }
-        needs = ((("data", data.key),) if data else ()) + tuple(("train", step.key) for step in before)
+        if tune:
+            whole["tune"] = tune.key
+        upstream = [step for step in (tune, data, *before) if step]
+        needs = tuple((step.kind, step.key) for step in upstream)
         return Step("train", key_of("train", whole), whole, needs)
 
     @functools.cache  # noqa: B019

@@ -20,7 +20,7 @@ Route = Literal["engine", "head", "judge"]
 class Step:
     """What is cached: `key` is the hash of `identity`; `needs` are the keys of the steps before it."""
 
-    kind: str  # data, train, generate, judge, score, overlap, items
+    kind: str  # tune, data, train, generate, judge, score, overlap, items
     key: str
     identity: dict[str, Any]
     needs: tuple[tuple[str, str], ...] = ()
@@ -55,7 +55,10 @@ class PlannedTask:
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A cell with everything resolved: its model, its methods and its steps in order."""
+    """A cell with everything resolved: its model, its methods and its steps in order.
+
+    tune: the search for its parameters, if there is one. `stack` and `stages` are then those where it starts.
+    """
 
     cell: Cell
     model: ModelSource
@@ -64,14 +67,14 @@ class PlannedCell:
     data: Step | None
     train: tuple[Step, ...]  # one a stage
     tasks: tuple[PlannedTask, ...]
+    tune: Step | None = None
 
     @property
     def name(self) -> str:
         return self.cell.name
 
     def steps(self) -> Iterator[Step]:
-        if self.data:
-            yield self.data
+        yield from filter(None, (self.tune, self.data))
         yield from self.train
         for t in self.tasks:
             yield from t.steps()

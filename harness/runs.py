@@ -55,6 +55,7 @@ def cell_views(plan: Plan) -> list[CellView]:
                 train=tuple(s.key for s in cell.train),
                 scores=tasks,
                 data=cell.data.key if cell.data else "",
+                tune=cell.tune.key if cell.tune else "",
             )
         )
     return result
@@ -96,7 +97,7 @@ class RunView:
         """Every (kind, key) that the cells name, once."""
         found: dict[tuple[str, str], None] = {}
         for cell in self.cells:
-            named = [("data", cell.data), *(("train", key) for key in cell.train)]
+            named = [("tune", cell.tune), ("data", cell.data), *(("train", key) for key in cell.train)]
             named += [
                 pair for t in cell.scores for pair in (("generate", t.generate), ("judge", t.judge), ("score", t.key))
             ]

@@ -3,7 +3,7 @@
 from harness.matrix.cells import Cell
 from harness.matrix.matrix import Matrix, SuiteEntry, load_matrix
 from harness.matrix.method_entries import MethodEntry
-from harness.matrix.schema import Budget, DataEntry, EngineSettings, ModelEntry, Strict, TrainSettings
+from harness.matrix.schema import Budget, DataEntry, EngineSettings, ModelEntry, Strict, TrainSettings, TuneSettings
 
 __all__ = [
     "Budget",
@@ -16,5 +16,6 @@ __all__ = [
     "Strict",
     "SuiteEntry",
     "TrainSettings",
+    "TuneSettings",
     "load_matrix",
 ]

@@ -16,14 +16,17 @@ from harness.errors import HarnessError, Problems, nearest
 
 if TYPE_CHECKING:
     from harness.matrix.method_entries import MethodEntry
-    from harness.matrix.schema import CommandTrainer, TrainSettings
+    from harness.matrix.schema import CommandTrainer, TrainSettings, TuneSettings
 
 Members = tuple[tuple[str, dict[str, Any]], ...]  # a stack: each method's name and its parameters, in order
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One fine-tuning and its evaluation; or an untouched model, which has no seed and no data ("")."""
+    """One fine-tuning and its evaluation; or an untouched model, which has no seed and no data ("").
+
+    tune: how its parameters are searched for; what stands in `stack` and `train` is then where the search starts.
+    """
 
     name: str
     model: str
@@ -33,6 +36,7 @@ class Cell:
     train: TrainSettings
     data: str
     trainer: str | CommandTrainer
+    tune: TuneSettings | None = None
 
 
 def make_cells(
@@ -43,7 +47,7 @@ def make_cells(
 ) -> list[Cell]:
     """All cells, model by model, in the order of the matrix. left_out: pairs of model and method."""
     return [
-        Cell(name, model, label, seed, entry.stack, entry.train, entry.data, entry.trainer)
+        Cell(name, model, label, seed, entry.stack, entry.train, entry.data, entry.trainer, entry.tune)
         for model in models
         for label, entry in methods.items()
         if (model, label) not in left_out

@@ -7,27 +7,32 @@ methods of these names exist is for the plan.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.config.schema_errors import place_of
 from harness.errors import HarnessError, nearest
-from harness.matrix.cells import Members
+from harness.matrix.cells import Members, fits
 from harness.matrix.grid import Report, merged, points
-from harness.matrix.schema import CommandTrainer, MatrixFile, MethodForm, TrainSettings
+from harness.matrix.schema import CommandTrainer, MatrixFile, MethodForm, TrainSettings, TuneSettings
 
+TUNED = "+tuned"  # what is added to the label of a method for the row with the parameters found
 UNTRAINED = "base"  # the method that leaves a model as it is: alone in a stack, it has neither data nor seed
 
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """A method as cells use it. data: a label under `data:`, "" for an untouched model."""
+    """A method as cells use it. data: a label under `data:`, "" for an untouched model.
+
+    tune: how its parameters are searched for, None where they are used as they stand.
+    """
 
     label: str
     stack: Members
     train: TrainSettings
     data: str
     trainer: str | CommandTrainer
+    tune: TuneSettings | None = None
 
     @property
     def trains(self) -> bool:
@@ -65,6 +70,8 @@ def spell_out(file: MatrixFile, places: Mapping[str, str], *, partial: bool = Fa
         else:
             first[written.label] = place_of(written.path, places)
             speller.add(written)
+    if file.tune:
+        speller.add_tuned(file.tune)
     return found
 
 
@@ -123,6 +130,27 @@ class _Speller:
         for name, members, train in points(label, grid, stack, own, self.report(f"{written.path}.grid")):
             self.found.entries[name] = MethodEntry(name, members, train, data, form.trainer)
             self.found.aliases |= {f"methods.{name}": written.path, f"methods.{name}.stack": written.stack_path}
+
+    def add_tuned(self, tune: TuneSettings) -> None:
+        """Beside every chosen method one with the parameters that the search finds."""
+        labels = [e.label for e in self.found.entries.values() if e.trains and "[" not in e.label]
+        if not labels and not self.partial:
+            self.problem("tune", "no method here trains and is no grid, so there is nothing to tune")
+        for number, pattern in enumerate(tune.methods if not self.partial else ()):
+            if not any(fits(pattern, label) for label in labels):
+                what = f"`{pattern}` is no method here that trains and is no grid, so there is nothing to tune"
+                self.problem(f"tune.methods.{number}", what, todo=nearest(pattern, labels))
+        entries: dict[str, MethodEntry] = {}
+        for entry in self.found.entries.values():
+            entries[entry.label] = entry
+            if entry.label in labels and any(fits(pattern, entry.label) for pattern in tune.methods or ["*"]):
+                label = entry.label + TUNED
+                if label in self.found.entries:
+                    self.problem(f"methods.{label}", f"`{label}` is the row of `{entry.label}` after its tuning")
+                entries[label] = replace(entry, label=label, tune=tune)
+                path = self.found.aliases[f"methods.{entry.label}"]
+                self.found.aliases.setdefault(f"methods.{label}", path)
+        self.found.entries = entries
 
     def stack(self, written: _Written) -> Members:
         members: dict[str, dict[str, Any]] = {}

@@ -10,7 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -64,7 +64,7 @@ class CellView:
 
     train: keys of its train steps in order, () for an untrained cell.  data: key of its data step.
     seed: None where nothing is random.  flags: marks of its method (`transductive`, ...).
-    notes: sentences for the footnotes of the row.
+    notes: sentences for the footnotes of the row.  tune: key of the search for its parameters ("" without one).
     """
 
     name: str
@@ -76,6 +76,7 @@ class CellView:
     scores: tuple[TaskView, ...]
     data: str = ""
     notes: tuple[str, ...] = ()
+    tune: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ class Cost:
 
     Seconds are wall-clock, summed over stages and phases; train_phases splits them.  tokens_per_second: trained tokens
     by the seconds of optimiser steps alone.  peak_bytes: the largest of all phases.  flops: of training.
+    trials, tuning_tokens, tuning_seconds: of the search for its parameters, shared by all seeds.
     """
 
     trained_tokens: int | None = None
@@ -129,6 +131,23 @@ class Cost:
     generate_seconds: float | None = None
     prompt_tokens: int | None = None
     generated_tokens: int | None = None
+    trials: int | None = None
+    tuning_tokens: int | None = None
+    tuning_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a search for parameters came to. loss, default_loss: on held-out training rows, with the best parameters and
+    with the default ones; None where these diverged.  diverged, failed: trials that count as spent all the same."""
+
+    trials: int
+    parameters: Mapping[str, float]
+    loss: float | None
+    default_loss: float | None
+    diverged: int
+    failed: int
+    held_out: int
 
 
 @dataclass(frozen=True)
@@ -140,6 +159,7 @@ class CellResult:
     reason: str
     results: tuple[Result, ...]
     cost: Cost
+    tuning: Tuning | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +200,23 @@ def _cell(cell: CellView, store: Store, known: KnownItems) -> CellResult:
     )
     state, reason = _overall(results, blocked)
     view = replace(cell, notes=(*cell.notes, *_served(generated.values())))
-    return CellResult(view, state, reason, results, _cost(trained, list(generated.values())))
+    searched = store.find("tune", cell.tune) if cell.tune else None
+    cost = _with_search(_cost(trained, list(generated.values())), searched)
+    return CellResult(view, state, reason, results, cost, _tuning(searched))
+
+
+def _with_search(cost: Cost, searched: Record | None) -> Cost:
+    if searched is None:
+        return cost
+    spent = searched.cost
+    return replace(cost, trials=spent["trials"], tuning_tokens=spent["trained_tokens"], tuning_seconds=spent["seconds"])
+
+
+def _tuning(searched: Record | None) -> Tuning | None:
+    if searched is None:
+        return None
+    named = {f.name: searched.extra[f.name] for f in fields(Tuning) if f.name != "trials"}
+    return Tuning(trials=searched.cost["trials"], **named)
 
 
 def _served(generated: Iterable[Record | None]) -> Iterator[str]:
@@ -233,7 +269,7 @@ def _blocked(cell: CellView, trained: Sequence[Record | None], store: Store) -> 
     """Why nothing below training can have a number, or None."""
     for key, record in zip(cell.train, trained, strict=True):
         if record is None:
-            return _unfinished(store, ("train", key), ("data", cell.data))
+            return _unfinished(store, ("train", key), ("data", cell.data), ("tune", cell.tune))
         if record.status == "diverged":
             how = record.extra.get("diverged")
             return "diverged", "training diverged" + (f": {how}" if how else "")

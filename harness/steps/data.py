@@ -28,7 +28,7 @@ def run_data(bench: Bench, cell: PlannedCell) -> None:
             from harness.training.curation import curate
 
             model = materialise(cell.model, harness_cache())
-            sets, ledger = curate(cell.stack, rows, seed=cell.cell.seed or 0, model=model)
+            sets, ledger = curate(bench.settled(cell).stack, rows, seed=cell.cell.seed or 0, model=model)
         for name, members in sets.items():
             write_lines(attempt.work / "rows" / f"{name}.jsonl", members)
         write_lines(attempt.work / "ledger.jsonl", ledger)

@@ -12,6 +12,7 @@ def run_train(bench: Bench, cell: PlannedCell) -> None:
     """Every stage of a cell in order, up to the first that diverges. Nothing if no answer is wanted any more."""
     if all(bench.store.find("generate", t.generate.key) for t in cell.tasks):
         return
+    cell = bench.settled(cell)
     for number, step in enumerate(cell.train):
         if _stage(bench, cell, number, step).status == "diverged":
             break
