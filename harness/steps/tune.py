@@ -91,20 +91,13 @@ class _Tuning:
             child.terminate()
             child.join()
             raise
-        found = self._outcome(folder, child.exitcode or 0)
+        took = round(time.monotonic() - started, 3)
+        found = _outcome(folder, child.exitcode or 0, took)
         if found["outcome"] == "failed" and (number == 0 or found["kind"] in ("disk", "interrupted")):
             which = "the trial with the default parameters" if number == 0 else f"trial {number + 1}"
             raise StepFailed(f"{which} failed: {found['reason']}", kind=found["kind"])
         shutil.rmtree(folder)
-        return {"number": number, "parameters": point, "wall_seconds": round(time.monotonic() - started, 3), **found}
-
-    def _outcome(self, folder: Path, code: int) -> Trial:
-        file = folder / "outcome.json"
-        if file.exists():
-            found: Trial = json.loads(file.read_text())
-            return found
-        reason = f"its process was ended by signal {-code}" if code < 0 else f"its process ended with {code}"
-        return {**_NOTHING, "reason": reason, "kind": "killed"}
+        return {"number": number, "parameters": point, "wall_seconds": took, **found}
 
     def _child(self, number: int, point: dict[str, tuning.Value], folder: Path) -> None:
         """In the trial's process: whatever comes of it is written to a file."""
@@ -171,6 +164,16 @@ _NOTHING: Trial = {
     "trained_tokens": 0,
     "scored_tokens": 0,
 }
+
+
+def _outcome(folder: Path, code: int, took: float) -> Trial:
+    """What a trial's process has written; of one that was killed, that it failed and how long it took."""
+    file = folder / "outcome.json"
+    if file.exists():
+        found: Trial = json.loads(file.read_text())
+        return found
+    reason = f"its process was ended by signal {-code}" if code < 0 else f"its process ended with {code}"
+    return {**_NOTHING, "reason": reason, "kind": "killed", "seconds": took}
 
 
 def _bill(found: Trial, cost: Any) -> None:
