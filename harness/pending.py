@@ -194,7 +194,7 @@ def estimate(plan: Plan, todo: list[Todo], store: Store) -> Estimate:
         else:
             seconds[kind] = seconds.get(kind, 0.0) + SECONDS[kind]
     starts = len({t.cell for t in todo if t.step.kind == "train"})
-    starts += sum(t.step.identity["search"]["trials"] for t in todo if t.step.kind == "tune")
+    starts += sum(t.step.kind == "tune" for t in todo)
     starts += len({cells[t.cell].cell.model for t in todo if t.step.kind == "generate"})
     if starts:
         seconds["start"] = starts * SECONDS["start"]

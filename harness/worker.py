@@ -31,17 +31,7 @@ from harness.matrix.schema import Limit
 from harness.plan import Plan, Where, make_plan
 from harness.planned import PlannedCell, PlannedTask
 from harness.runners.base import EVENTS_FD, LOG
-from harness.steps import (
-    Bench,
-    run_data,
-    run_generate,
-    run_heads,
-    run_judge,
-    run_overlap,
-    run_score,
-    run_train,
-    run_tune,
-)
+from harness.steps import Bench, run_data, run_generate, run_heads, run_judge, run_overlap, run_score, run_train
 from harness.store import Store
 
 LOOK = 0.2  # seconds between looks for new answers
@@ -125,7 +115,6 @@ def _do(job: JobFile, bench: Bench) -> int:
     if job.task == "train":
 
         def train(cell: PlannedCell) -> None:
-            run_tune(bench, cell)
             run_data(bench, cell)
             run_train(bench, cell)
 

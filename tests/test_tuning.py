@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from annotated_types import Ge, Gt, Le, Lt
 
 from harness import methods, sampling
 from harness.data.split import hold_out
@@ -128,11 +127,13 @@ def test_a_search_is_one_step_for_all_seeds_and_its_key_stands_for_the_parameter
     assert cells["tiny.lora.s0"].tune is None
 
 
-@pytest.mark.parametrize(
-    "change",
-    ["tune.trials=5", "tune.seed=1", "tune.holdout=0.2", "tune.rows=3", "tune.lr_span=3", "tune.sampler=random"]
-    + ["train.lr=2e-3", "train.budget.steps=3", "data.sums.rows=30", "methods.lora.stack=[{lora: {r: 8}}]"],
+CHANGES = (
+    *("tune.trials=5", "tune.seed=1", "tune.holdout=0.2", "tune.rows=3", "tune.lr_span=3", "tune.sampler=random"),
+    *("train.lr=2e-3", "train.budget.steps=3", "data.sums.rows=30", "methods.lora.stack=[{lora: {r: 8}}]"),
 )
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_everything_that_matters_is_in_the_key_of_a_search(plan_of: PlanOf, tmp_path: Path, change: str) -> None:
     plan = plan_of("methods: {lora: {stack: [lora]}}\ntune: {trials: 4}")
     other = make_plan(load_matrix(tmp_path / "matrix.yaml", overrides=[change]), Where())
@@ -238,17 +239,9 @@ def test_the_knobs_of_every_method_are_ranges_of_its_parameters_around_their_def
         assert isinstance(default, int | float) and not isinstance(default, bool), knob
         assert low < high, knob
         assert low <= default <= high, f"{knob}: {default} is not in its range"
-        for bound in field.metadata:
-            inside = {
-                Gt: lambda b: low > b.gt,
-                Ge: lambda b: low >= b.ge,
-                Lt: lambda b: high < b.lt,
-                Le: lambda b: high <= b.le,
-            }.get(type(bound))
-            assert inside is None or inside(bound), f"{knob}: {bound}"
         if knob_is_whole(kind, knob):
             assert low == int(low) and high == int(high), knob
-    for value in (0, 1):  # the ends of all ranges at once are parameters that the method takes
+    for value in (0, 1):  # bounds of the parameters are checked by making the method with the ends of all ranges
         ends = {k: int(r[value]) if knob_is_whole(kind, k) else r[value] for k, r in kind.knobs.items()}
         (member,) = methods.build([(name, ends)])
         assert [s.name for s in member.stages(None)] == [s.name for s in kind().stages(None)]

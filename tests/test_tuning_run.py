@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from harness.runs import load_run
 from harness.store import Record, Store
 from tests.runs import alive, harness, start, wait_until
 
@@ -17,19 +18,19 @@ version: 1
 name: small
 models: {{tiny: {model}}}
 data: {{sums: {{source: "make:word_problems", rows: 40}}}}
-train: {{data: sums, budget: {{steps: {steps}}}, batch_size: 2, lr: 1e-3, checkpoint_seconds: 0.2}}
+train: {{data: sums, budget: {{steps: 2}}, batch_size: 2, lr: 1e-3, checkpoint_seconds: 0.2}}
 methods: {methods}
-tune: {{trials: {trials}, holdout: 0.2, seed: 3}}
-seeds: 2
+tune: {{trials: 3, holdout: 0.2, seed: 3}}
+seeds: {seeds}
 suites:
   math: {{limit: 4, tasks: [made_word_problems]}}
 engine: {{name: fake, max_model_len: 4096}}
 """
 
 
-def write(folder: Path, model: Path, methods: str = "{base: {}, lora: {}}", trials: int = 3, steps: int = 2) -> Path:
+def write(folder: Path, model: Path, methods: str = "{base: {}, lora: {}}", seeds: int = 2) -> Path:
     file = folder / "small.yaml"
-    file.write_text(MATRIX.format(model=model, methods=methods, trials=trials, steps=steps))
+    file.write_text(MATRIX.format(model=model, methods=methods, seeds=seeds))
     return file
 
 
@@ -112,12 +113,18 @@ def test_a_second_run_searches_nothing_and_the_plan_names_what_changed(finished:
     assert body["estimate"]["seconds"]["tune"] > 0
     assert {s["cell"].rpartition(".")[0] for s in body["steps"]} == {"tiny.lora+tuned"}
     assert json.loads(harness(folder, "plan", "small.yaml", "--json")[0])["steps"] == []
+    (key,) = Store(folder / "store").keys("tune")
+    kept = load_run(Store(folder / "store"), "small").keys()
+    assert ("tune", key) in kept
+    assert "tune" not in harness(folder, "gc", "small.yaml")[0]
+    shown, _ = harness(folder, "show", "small", "--cell", "tiny.lora+tuned.s1", "--task", "made_word_problems")
+    assert "tiny.lora+tuned.s1" in shown
 
 
 def test_a_kill_in_the_middle_loses_the_trial_in_progress_only(
     tmp_path: Path, tiny_model: Path, finished: tuple[Path, str]
 ) -> None:
-    write(tmp_path, tiny_model)
+    write(tmp_path, tiny_model, "{lora: {}}", seeds=1)
     process = start(tmp_path, "run", "small.yaml")
     lines = tmp_path / "store" / "tune"
     assert wait_until(lambda: any(f.read_text().count("\n") for f in lines.rglob("trials.jsonl")), 120)

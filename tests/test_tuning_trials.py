@@ -1,4 +1,4 @@
-"""The trials of a tune step, each a forked process, with something in place of the training: what counts, what ends it."""
+"""The trials of a tune step, with something in place of the training: what counts as spent, and what ends the step."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from harness import methods
 from harness.errors import HarnessError, StepFailed
 from harness.matrix import load_matrix
 from harness.plan import Where, make_plan
@@ -19,7 +20,7 @@ from harness.planned import PlannedCell
 from harness.results.frame import collect
 from harness.results.table import make_table
 from harness.runs import cell_views
-from harness.steps import Bench, run_tune
+from harness.steps import Bench, run_data, run_train, run_tune
 from harness.steps.tune import _Tuning
 from harness.store import Record, Store
 
@@ -103,7 +104,7 @@ def test_what_diverges_fails_or_is_killed_counts_as_spent_and_is_recorded(world:
     assert lines[3]["seconds"] > 0
     assert 4.0 < record.cost.pop("seconds") < 4.0 + lines[3]["wall_seconds"] + 1e-6
     assert record.cost == {"trials": 5, "trained_tokens": 400, "scored_tokens": 14}
-    assert [note[2] for note in world.notes][0] == "tiny.lora+tuned.s0, trial 1 of 5, opening the model"
+    assert next(note[2] for note in world.notes) == "tiny.lora+tuned.s0, trial 1 of 5, opening the model"
     assert [note[0] for note in world.notes] == [0, 1, 2, 3, 4]
     text = make_table(collect(cell_views(world.plan), world.store)).markdown()
     assert "5 (1 diverged, 2 failed)" in text
@@ -176,5 +177,20 @@ def test_nothing_is_searched_where_every_answer_is_there(world: World) -> None:
     for t in world.cell.tasks:
         with world.store.claim("generate", t.generate.key, t.generate.identity) as attempt:
             attempt.publish()
-    assert world.tune(fine) is None
-    assert not world.ran.exists()
+    run_train(Bench(world.plan, world.store, lambda *_: None), world.cell)
+    assert world.cell.tune is not None
+    assert world.store.find("tune", world.cell.tune.key) is None
+
+
+def test_rows_that_a_tuned_method_curates_are_those_of_the_parameters_found(world: World) -> None:
+    lora = methods.load("lora")
+    world.patch.setattr(lora, "curate", lambda self, rows, ctx: rows[: self.r], raising=False)
+    world.plan = make_plan(world.plan.matrix, Where())
+    world.cell = world.plan.cells[-1]
+    world.tune(fine)
+    run_data(Bench(world.plan, world.store, lambda *_: None), world.cell)
+    assert world.cell.tune is not None and world.cell.data is not None
+    found, data = (world.store.find(s.kind, s.key) for s in (world.cell.tune, world.cell.data))
+    assert found is not None and data is not None
+    assert data.extra["rows"] == {"train": min(40, found.extra["parameters"]["lora.r"])}
+    assert found.extra["parameters"]["lora.r"] != 16

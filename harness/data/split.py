@@ -32,7 +32,9 @@ def hold_out(rows: Sequence[Row], *, share: float, most: int, seed: int) -> tupl
     for _, places in sorted(groups.items()):
         if len(held) + len(places) <= wanted:
             held.update(places)
-    held = held or set(min((places for _, places in sorted(groups.items())), key=lambda places: len(places)))
+    if not held:
+        smallest: list[int] = min((places for _, places in sorted(groups.items())), key=len)
+        held.update(smallest)
     return [r for i, r in enumerate(rows) if i not in held], [r for i, r in enumerate(rows) if i in held]
 
 

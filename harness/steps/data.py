@@ -10,6 +10,7 @@ from harness.data.sources import rows as source_rows
 from harness.methods.base import overrides
 from harness.planned import PlannedCell
 from harness.steps.bench import Bench, write_lines
+from harness.steps.tune import run_tune
 from harness.store import Record
 
 
@@ -28,6 +29,7 @@ def run_data(bench: Bench, cell: PlannedCell) -> None:
             from harness.training.curation import curate
 
             model = materialise(cell.model, harness_cache())
+            run_tune(bench, cell)
             sets, ledger = curate(bench.settled(cell).stack, rows, seed=cell.cell.seed or 0, model=model)
         for name, members in sets.items():
             write_lines(attempt.work / "rows" / f"{name}.jsonl", members)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.data.models import harness_cache, materialise
 from harness.planned import PlannedCell, Step
 from harness.steps.bench import Bench
+from harness.steps.tune import run_tune
 from harness.store import Record
 
 
@@ -12,6 +13,7 @@ def run_train(bench: Bench, cell: PlannedCell) -> None:
     """Every stage of a cell in order, up to the first that diverges. Nothing if no answer is wanted any more."""
     if all(bench.store.find("generate", t.generate.key) for t in cell.tasks):
         return
+    run_tune(bench, cell)
     cell = bench.settled(cell)
     for number, step in enumerate(cell.train):
         if _stage(bench, cell, number, step).status == "diverged":

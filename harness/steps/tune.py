@@ -37,8 +37,8 @@ Trial = dict[str, Any]  # {"number", "parameters", "outcome", "reason", "loss", 
 
 def run_tune(bench: Bench, cell: PlannedCell) -> None:
     """Leaves `trials.jsonl`, a line a trial, and `held_out.jsonl`, the ids of the rows; the best parameters stand in
-    the record. Nothing if the cell is not tuned, or no answer of it is wanted any more."""
-    if cell.tune is None or all(bench.store.find("generate", t.generate.key) for t in cell.tasks):
+    the record. Nothing if the cell is not tuned."""
+    if cell.tune is None:
         return
     held = bench.hold(cell.tune)
     if not isinstance(held, Record):
@@ -142,7 +142,7 @@ class _Tuning:
             done[stage.name] = work / "artifact"
         self._report(number, 1.0, 1.0, "scoring")
         scored = held_out_loss(model, done[stages[-1].name], stack, self.rows[1], cell.train)
-        found["seconds"] += round(scored.seconds, 3)
+        found["seconds"] = round(found["seconds"] + scored.seconds, 3)
         found["scored_tokens"] = scored.tokens
         if math.isfinite(scored.loss):
             found |= {"outcome": "ok", "loss": scored.loss}
@@ -177,7 +177,7 @@ def _outcome(folder: Path, code: int, took: float) -> Trial:
 
 
 def _bill(found: Trial, cost: Any) -> None:
-    found["seconds"] += round(sum(cost.get("seconds", {}).values()), 3)
+    found["seconds"] = round(found["seconds"] + sum(cost.get("seconds", {}).values()), 3)
     found["trained_tokens"] += cost.get("trained_tokens", 0)
 
 
