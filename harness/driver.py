@@ -74,7 +74,7 @@ def make_jobs(plan: Plan, todo: Sequence[Todo]) -> list[Planned]:
         parts = _parts(to_train)
         for number, part in enumerate(parts, 1):
             name = f"train {model}" if len(parts) == 1 else f"train {model} {number}/{len(parts)}"
-            jobs.append(Planned(name, "train", tuple(part), _steps(part, keys, "data", "train")))
+            jobs.append(Planned(name, "train", tuple(part), _steps(part, keys, "tune", "data", "train")))
         needed = {s.key for c in mine for s in c.trained}  # two labels of one model may share a training
         trained_by = tuple(j.id for j in jobs if j.task == "train" and needed & set(j.steps))
         jobs += _evaluation_jobs(model, mine, keys, trained_by)

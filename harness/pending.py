@@ -20,6 +20,7 @@ from harness.results.frame import STEPPING
 from harness.store import Store
 
 ASSUMED = {"train": 300.0, "generate": 500.0}  # tokens a second on two cores, until the store knows better
+RATES = {"tune": "train", "train": "train", "generate": "generate"}  # whose speed tells how long a kind takes
 SECONDS = {"data": 2.0, "judge": 60.0, "score": 1.0, "overlap": 0.5, "start": 20.0}
 
 
@@ -45,7 +46,7 @@ def pending(
     before: {cell: {what: key}} of the previous run of this matrix, for reasons that name what changed.
     thorough: look into the records of finished scores, so that damaged ones are found and done again.
     """
-    done = {kind: store.finished(kind) for kind in ("data", "train", "generate", "judge", "score", "overlap")}
+    done = {kind: store.finished(kind) for kind in ("tune", "data", "train", "generate", "judge", "score", "overlap")}
     if thorough:
         planned = {t.score.key for cell in plan.cells for t in cell.tasks}
         done["score"] = {key for key in done["score"] & planned if store.find("score", key)}
@@ -91,7 +92,14 @@ class _Finder:
 
     def _data(self, cell: PlannedCell) -> None:
         if cell.data and not self._done(cell.data):
+            if ("tune", cell.tune and cell.tune.key) in cell.data.needs:
+                self._tune(cell)
             self._add(cell, cell.data, "data")
+
+    def _tune(self, cell: PlannedCell) -> None:
+        if cell.tune and not self._done(cell.tune):
+            trials = f"{cell.tune.identity['search']['trials']} trials"
+            self._add(cell, cell.tune, "tune", f"{self._reason(cell, cell.tune, 'tune')} ({trials})")
 
     def _done(self, step: Step) -> bool:
         if step.key not in self.done[step.kind]:
@@ -110,6 +118,7 @@ class _Finder:
                 if self.store.find("train", step.key, whole=True):
                     continue
                 reason = "its weights were not kept and are needed again"
+            self._tune(cell)
             self._data(cell)
             what = "train" if len(cell.train) == 1 else f"train {cell.stages[number].name}"
             self._add(cell, step, what, reason)
@@ -142,6 +151,7 @@ def _upstream(change: str) -> bool:
         "generate",
         "calibration",
         "judge",
+        "tune",
         "data",
         "after",
         "start",
@@ -152,7 +162,7 @@ def keys_by_cell(plan: Plan) -> dict[str, dict[str, str]]:
     """{cell: {what: key}}: kept with a run, so that the next plan can name what changed."""
     result: dict[str, dict[str, str]] = {}
     for cell in with_starts(plan.cells):
-        keys = {"data": cell.data.key} if cell.data else {}
+        keys = {step.kind: step.key for step in (cell.tune, cell.data) if step}
         for number, step in enumerate(cell.train):
             keys["train" if len(cell.train) == 1 else f"train {cell.stages[number].name}"] = step.key
         for t in cell.tasks:
@@ -177,18 +187,23 @@ def estimate(plan: Plan, todo: list[Todo], store: Store) -> Estimate:
     """What the steps left may take on this machine, from finished steps of the same kind where there are any."""
     seconds: dict[str, float] = {}
     assumed = set()
-    rates = {kind: _rate(store, kind) for kind in ("train", "generate") if any(t.step.kind == kind for t in todo)}
+    rates = {
+        rate: _rate(store, rate)
+        for rate in dict.fromkeys(RATES.values())
+        if any(RATES.get(t.step.kind) == rate for t in todo)
+    }
     cells = {c.name: c for c in with_starts(plan.cells)}
     for t in todo:
         kind = t.step.kind
-        if kind in rates:
-            if rates[kind] is None:
-                assumed.add(kind)
+        if rate := RATES.get(kind):
+            if rates[rate] is None:
+                assumed.add(rate)
             tokens = _tokens(cells[t.cell], t)
-            seconds[kind] = seconds.get(kind, 0.0) + tokens / (rates[kind] or ASSUMED[kind])
+            seconds[kind] = seconds.get(kind, 0.0) + tokens / (rates[rate] or ASSUMED[rate])
         else:
             seconds[kind] = seconds.get(kind, 0.0) + SECONDS[kind]
     starts = len({t.cell for t in todo if t.step.kind == "train"})
+    starts += sum(t.step.kind == "tune" for t in todo)
     starts += len({cells[t.cell].cell.model for t in todo if t.step.kind == "generate"})
     if starts:
         seconds["start"] = starts * SECONDS["start"]
@@ -196,9 +211,9 @@ def estimate(plan: Plan, todo: list[Todo], store: Store) -> Estimate:
 
 
 def _tokens(cell: PlannedCell, todo: Todo) -> float:
-    if todo.step.kind == "train":
-        budget = cell.cell.train.budget
-        return float(budget.tokens or (budget.steps or 0) * cell.cell.train.batch_size * 64)
+    if todo.step.kind in ("train", "tune"):
+        budget, trials = cell.cell.train.budget, todo.step.identity.get("search", {}).get("trials", 1)
+        return float(trials * (budget.tokens or (budget.steps or 0) * cell.cell.train.batch_size * 64))
     task = next(t.task for t in cell.tasks if t.generate.key == todo.step.key)
     if task.form.head:
         trained = (task.head_source.count if task.head_source else None) or 1000

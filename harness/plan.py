@@ -1,7 +1,6 @@
 """A matrix becomes cells with steps; what is finished drops out, and every step that is left has a reason.
 
-Planning imports no torch and starts nothing. Every mistake it finds is collected and reported together. The keys it
-computes are the whole identity of the results: placement, names and notes are not in them.
+Planning imports no torch and starts nothing. Every mistake it finds is collected and reported together.
 """
 
 from __future__ import annotations
@@ -12,31 +11,31 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from harness import sampling, tuning
 from harness.data.chat import columns, gives_pairs, to_rows
 from harness.data.facts import facts_of
 from harness.data.models import ModelSource, find_model
 from harness.data.sources import Source, pin
 from harness.data.sources import rows as source_rows
-from harness.digest import digest, key_of
+from harness.digest import digest
 from harness.encoders import refusals
 from harness.engines import check as check_engine
 from harness.engines.base import EngineSpec
 from harness.errors import HarnessError, Problems, Refused
-from harness.evaluation import contamination
 from harness.evaluation.judge.judges import JudgeSpec, plan_judge, with_judge
 from harness.evaluation.native_tools import check_tools
 from harness.evaluation.suite import Task, choose_tasks, load_suite
+from harness.keys import TaskKeys, answerer, data_step, stack_identity, train_step, tune_step
 from harness.matrix import Cell, Matrix, SuiteEntry, make_cell
+from harness.matrix.method_entries import TUNED
 from harness.matrix.schema import PLACEMENT, Limit
 from harness.methods import build
 from harness.methods.base import Method, Stage, check_served, check_start, generates, overrides, owner
 from harness.methods.facts import ModelFacts
-from harness.planned import PlannedCell, PlannedTask, Step
+from harness.planned import PlannedCell, Step
 from harness.refused import no_text, of_method, of_model, sends_conversations
 from harness.rows_needed import check_rows, checks_rows, lacking, of_rows
 from harness.training.adapters import make as make_adapter
-
-HEAD_TRAINER = ["heads", 1]  # the second is raised whenever the same recipe may train another head
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,7 @@ class _Resolver:
         if self.judge or not matrix.judge:
             self.tasks = self._try("suites", lambda: with_judge(self.tasks, self.judge)) or []
         self._try("models", lambda: check_tools(self.models, self.tasks))
-        self.by_name = {t.name: t for t in self.tasks}
-        self.asked = {t.name: {"task": t.asking(), **answerer(t, self.engine)} for t in self.tasks}
+        self.keys = TaskKeys(self.tasks, self.engine)
 
     def _try(self, place: str, build_it: Callable[[], Any]) -> Any:
         """The result, or None with the problems kept, each with the line of the matrix where it comes from."""
@@ -240,22 +238,28 @@ class _Resolver:
             problem.what = f"`{name}` samples answers and checks them, and in the data `{data}` {problem.what}"
         return bool(found)
 
+    @functools.cache  # noqa: B019
+    def _search(self, label: str) -> dict[str, Any] | None:
+        """What is searched for an entry of `methods:` that is tuned, and how; None where that cannot be."""
+        entry, method = self.matrix.methods[label], self._method(label)
+        tune = entry.tune
+        if tune is None or method is None:
+            return None
+
+        def resolve() -> dict[str, Any]:
+            searched = tuning.space(entry, method[0], tune)
+            return tuning.identity(tune, searched, sampling.identity(tune.sampler, tune.trials))
+
+        problem = len(self.problems)
+        found: dict[str, Any] | None = self._try(f"methods.{label}", resolve)
+        for error in self.problems[problem:]:
+            error.what = f"`{label.removesuffix(TUNED)}` cannot be tuned: {error.what}"
+        return found
+
     def cell(self, cell: Cell) -> PlannedCell | None:
         """The cell with its steps, or None where something it needs is in error."""
         planned = self._training(cell)
-        if planned is None:
-            return None
-        stack, trained = planned.stack, planned.trained
-        upstream = (("train", trained[-1].key),) if trained else ()
-        artifact = trained[-1].key if trained else planned.model.digest
-        prompts = stack_identity([m for m in stack if overrides(m, "prompt") or overrides(m, "respond")])
-        answers = stack_identity([m for m in stack if overrides(m, "answer")])
-        data = tuple(dict.fromkeys(c.data.key for c in planned.line if c.data))
-        tasks = tuple(
-            self._task_steps(t, artifact, upstream, prompts, answers, self._overlap(data, t.name) if data else None)
-            for t in self.tasks
-        )
-        return replace(planned, tasks=tasks)
+        return planned and replace(planned, tasks=self.keys.steps(planned))
 
     def _training(self, cell: Cell) -> PlannedCell | None:
         """The cell as far as its artifact, and nothing asked of it."""
@@ -277,90 +281,19 @@ class _Resolver:
             return None
         if not model.encoder and not self._supported(cell.method, cell.model):
             return None
+        search = self._search(cell.method) if cell.tune else None
+        if cell.tune and search is None:
+            return None
         if stages or (any(t.chat for t in self.tasks) and sends_conversations(stack)):
             self._need_template(cell, model)
         if stages and model.context and cell.train.max_length > model.context:
             self._note(f"model `{cell.model}` holds {model.context} tokens: rows above that are errors in training")
-        data = self._data_step(cell, model, stack, source) if source else None
+        tune = tune_step(model, identity, source, search) if search and source else None
+        data = data_step(cell, model, stack, source, self.engine, tune) if source else None
         train: list[Step] = []
-        for number, stage in enumerate(stages):
-            train.append(self._train_step(cell, model, identity, data, (number, stage), train, start))
-        return PlannedCell(cell, model, stack, stages, data, tuple(train), (), start)
-
-    def _data_step(self, cell: Cell, model: ModelSource, stack: Sequence[Method], source: Source) -> Step:
-        curators = [m for m in stack if overrides(m, "curate")]
-        identity: dict[str, Any] = {"source": source.digest}
-        if curators:
-            identity |= {"curate": stack_identity(curators), "seed": cell.seed, "model": model.digest}
-        if generates(curators):
-            identity["engine"] = self.engine.identity()
-        return Step("data", key_of("data", identity), identity)
-
-    def _train_step(
-        self,
-        cell: Cell,
-        model: ModelSource,
-        identity: dict[str, Any],
-        data: Step | None,
-        stage: tuple[int, Stage],
-        before: Sequence[Step],
-        start: PlannedCell | None,
-    ) -> Step:
-        whole: dict[str, Any] = {
-            **identity,
-            "model": model.digest,
-            "data": data.key if data else None,
-            "seed": cell.seed,
-            "stage": [stage[0], stage[1].name],
-            "after": [step.key for step in before],
-        }
-        needs = ((("data", data.key),) if data else ()) + tuple(("train", step.key) for step in before)
-        if start:
-            whole["start"] = start.trained[-1].key
-            needs += (("train", whole["start"]),)
-        return Step("train", key_of("train", whole), whole, needs)
-
-    @functools.cache  # noqa: B019
-    def _overlap(self, data: tuple[str, ...], task: str) -> Step:
-        """Depends on the sets alone, so that all cells trained on the same data share it."""
-        sets: str | list[str] = data[0] if len(data) == 1 else list(data)
-        identity = {"data": sets, "task": self.by_name[task].asking(), "rules": contamination.VERSION}
-        return Step("overlap", key_of("overlap", identity), identity, tuple(("data", key) for key in data))
-
-    def _task_steps(
-        self,
-        task: Task,
-        artifact: str,
-        upstream: tuple[tuple[str, str], ...],
-        prompts: list[Any],
-        answers: list[Any],
-        overlap: Step | None,
-    ) -> PlannedTask:
-        asking: dict[str, Any] = {"artifact": artifact, "asked": self._digest(task.name)}
-        if prompts and not task.form.head:  # a head reads the rows themselves, and what it says is no text of a model
-            asking["prompts"] = prompts
-        generate = Step("generate", key_of("generate", asking), asking, upstream)
-        scoring: dict[str, Any] = {"generate": generate.key, "scoring": task.scoring()}
-        if answers and not task.form.head:
-            scoring["answers"] = answers
-        needs = (("generate", generate.key),)
-        if not task.form.judge:
-            score = Step("score", key_of("score", scoring), scoring, needs)
-            return PlannedTask(task, generate, score, overlap=overlap)
-        tested = {"calibration": {"regime": task.form.judge.regime(), **(task.judged_by or {})}}
-        calibration = Step("judge", key_of("judge", tested), tested)
-        judging = {
-            name: part for name, part in scoring.items() if name != "scoring"
-        }  # another scorer asks no judge again
-        judging |= {"judge": task.scoring()["judge"], "calibration": calibration.key}
-        judge = Step("judge", key_of("judge", judging), judging, (*needs, ("judge", calibration.key)))
-        scoring["judge"] = judge.key
-        score = Step("score", key_of("score", scoring), scoring, (*needs, ("judge", judge.key)))
-        return PlannedTask(task, generate, score, judge, overlap, calibration)
-
-    @functools.cache  # noqa: B019
-    def _digest(self, task: str) -> str:
-        return digest(self.asked[task])
+        for stage in enumerate(stages):
+            train.append(train_step(cell, model, identity, stage, data=data, before=train, start=start, tune=tune))
+        return PlannedCell(cell, model, stack, stages, data, tuple(train), (), start, tune)
 
     def _need_template(self, cell: Cell, model: ModelSource) -> None:
         if model.chat_template or cell.model in self.bare:
@@ -378,16 +311,6 @@ class _Resolver:
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
-
-
-def stack_identity(stack: Sequence[Method]) -> list[list[Any]]:
-    """What of a stack is in a key: name, version and all parameters of every member."""
-    return [[m.name, m.version, m.params.model_dump(mode="json")] for m in stack]
-
-
-def answerer(task: Task, engine: EngineSpec) -> dict[str, Any]:
-    """What of the side that answers is in a key: the engine, or the trainer of heads, which needs none."""
-    return {"trainer": HEAD_TRAINER} if task.form.head else {"engine": engine.identity()}
 
 
 def measured(plan: Plan, task: Task) -> dict[str, Any]:

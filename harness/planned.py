@@ -21,7 +21,7 @@ Route = Literal["engine", "head", "judge"]
 class Step:
     """What is cached: `key` is the hash of `identity`; `needs` are the keys of the steps before it."""
 
-    kind: str  # data, train, generate, judge, score, overlap, items
+    kind: str  # tune, data, train, generate, judge, score, overlap, items
     key: str
     identity: dict[str, Any]
     needs: tuple[tuple[str, str], ...] = ()
@@ -59,6 +59,7 @@ class PlannedCell:
     """A cell with everything resolved: its model, its methods and its steps in order.
 
     start: the cell whose artifact it begins from, as far as that needs it: trained, and asked nothing.
+    tune: the search for its parameters, if there is one. `stack` and `stages` are then those where it starts.
     """
 
     cell: Cell
@@ -69,6 +70,7 @@ class PlannedCell:
     train: tuple[Step, ...]  # one a stage
     tasks: tuple[PlannedTask, ...]
     start: PlannedCell | None = None
+    tune: Step | None = None
 
     @property
     def line(self) -> tuple[PlannedCell, ...]:
@@ -87,8 +89,7 @@ class PlannedCell:
     def steps(self) -> Iterator[Step]:
         if self.start:
             yield from self.start.steps()
-        if self.data:
-            yield self.data
+        yield from filter(None, (self.tune, self.data))
         yield from self.train
         for t in self.tasks:
             yield from t.steps()

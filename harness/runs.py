@@ -56,6 +56,7 @@ def cell_views(plan: Plan) -> list[CellView]:
                 scores=tasks,
                 data=cell.data.key if cell.data else "",
                 started={s.key: (c.name, c.data.key if c.data else "") for c in cell.line[:-1] for s in c.train},
+                tune=cell.tune.key if cell.tune else "",
             )
         )
     return result
@@ -98,7 +99,7 @@ class RunView:
         found: dict[tuple[str, str], None] = {}
         for cell in self.cells:
             named = [("data", data) for _, data in cell.started.values()]
-            named += [("data", cell.data), *(("train", key) for key in cell.train)]
+            named += [("tune", cell.tune), ("data", cell.data), *(("train", key) for key in cell.train)]
             for t in cell.scores:
                 named += [("generate", t.generate), ("judge", t.judge), ("score", t.key), ("overlap", t.overlap)]
             found.update({pair: None for pair in named if pair[1]})

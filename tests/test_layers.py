@@ -17,12 +17,24 @@ LAYERS: list[set[str]] = [
     {"replan"},
     {"execute", "worker", "driver", "runs", "doctor", "progress", "runners", "boards"},
     {"pending", "steps"},
-    {"plan", "planned", "lines", "encoders", "refused", "rows_needed"},
+    {"plan", "planned", "keys", "lines", "encoders", "refused", "rows_needed", "tuning", "sampling"},
     {"training", "evaluation", "engines", "data", "results"},
     {"methods", "engines.base", "training.blocks"},
     {"store", "digest", "matrix", "config", "errors", "packaged", "machine"},
 ]
-HEAVY = ("torch", "transformers", "vllm", "lm_eval", "datasets", "pandas", "scipy", "peft", "reasoning_gym", "nltk")
+HEAVY = (
+    "torch",
+    "transformers",
+    "vllm",
+    "lm_eval",
+    "datasets",
+    "pandas",
+    "scipy",
+    "peft",
+    "reasoning_gym",
+    "nltk",
+    "optuna",
+)
 
 
 def modules() -> list[Path]:

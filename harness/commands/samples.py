@@ -23,6 +23,8 @@ RIGHT, WRONG = "right", "wrong"
 
 def show(args: argparse.Namespace) -> int:
     """The command."""
+    from harness.steps.bench import Bench
+
     store = store_of(args)
     plan = replanned(args, store)
     cell = choose_cell(args.cell, plan.cells)
@@ -30,6 +32,7 @@ def show(args: argparse.Namespace) -> int:
     found = _samples(store, cell, planned)
     warn(store)
     chosen = _chosen(found, planned.task.primary, only=args.only_kind, doc=args.doc)
+    cell = Bench(plan, store, lambda *_: None).settled(cell)
     model = _model_folder(cell) if args.rendered else None
     bodies = [_body(sample, cell, planned, model) for sample in chosen[: args.n]]
     if args.json:

@@ -53,7 +53,7 @@ def status(args: argparse.Namespace) -> int:
 def _steps(view: CellView) -> Iterator[tuple[str, str]]:
     """(kind, key) of every step of a cell, in the order in which they are done, each once."""
     named = [("data", data) for _, data in view.started.values()]
-    named += [("data", view.data), *(("train", key) for key in view.train)]
+    named += [("tune", view.tune), ("data", view.data), *(("train", key) for key in view.train)]
     for t in view.scores:
         named += [("generate", t.generate), ("judge", t.judge), ("overlap", t.overlap), ("score", t.key)]
     yield from dict.fromkeys(step for step in named if step[1])

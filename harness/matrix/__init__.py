@@ -3,7 +3,7 @@
 from harness.matrix.cells import Cell, make_cell
 from harness.matrix.entry import MethodEntry
 from harness.matrix.matrix import Matrix, SuiteEntry, load_matrix
-from harness.matrix.schema import Budget, DataEntry, EngineSettings, ModelEntry, Strict, TrainSettings
+from harness.matrix.schema import Budget, DataEntry, EngineSettings, ModelEntry, Strict, TrainSettings, TuneSettings
 
 __all__ = [
     "Budget",
@@ -16,6 +16,7 @@ __all__ = [
     "Strict",
     "SuiteEntry",
     "TrainSettings",
+    "TuneSettings",
     "load_matrix",
     "make_cell",
 ]

@@ -16,7 +16,7 @@ from harness.errors import HarnessError, Problems, nearest
 
 if TYPE_CHECKING:
     from harness.matrix.entry import MethodEntry
-    from harness.matrix.schema import CommandTrainer, TrainSettings
+    from harness.matrix.schema import CommandTrainer, TrainSettings, TuneSettings
 
 Members = tuple[tuple[str, dict[str, Any]], ...]  # a stack: each method's name and its parameters, in order
 
@@ -26,6 +26,7 @@ class Cell:
     """One fine-tuning and its evaluation; or an untouched model, which has no seed and no data ("").
 
     start: the method that it begins from, whose cell has the same model and seed; "" for the model itself.
+    tune: how its parameters are searched for; what stands in `stack` and `train` is then where the search starts.
     """
 
     name: str
@@ -37,12 +38,14 @@ class Cell:
     data: str
     trainer: str | CommandTrainer
     start: str = ""
+    tune: TuneSettings | None = None
 
 
 def make_cell(model: str, entry: MethodEntry, seed: int | None) -> Cell:
     """The cell of a method on a model."""
     name = f"{model}.{entry.label}" if seed is None else f"{model}.{entry.label}.s{seed}"
-    return Cell(name, model, entry.label, seed, entry.stack, entry.train, entry.data, entry.trainer, entry.start)
+    given = (entry.stack, entry.train, entry.data, entry.trainer, entry.start, entry.tune)
+    return Cell(name, model, entry.label, seed, *given)
 
 
 def make_cells(

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.matrix.cells import Members
-from harness.matrix.schema import CommandTrainer, TrainSettings
+from harness.matrix.schema import CommandTrainer, TrainSettings, TuneSettings
 
 UNTRAINED = ("base", "urial")  # methods that leave a model as it is: alone in a stack, with neither data nor seed
 
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """data: a label under `data:`, "" where nothing trains.  start: the method whose artifact it begins from, or ""."""
+    """data: a label under `data:`, "" where nothing trains.  start: the method whose artifact it begins from, or "".
+    tune: how its parameters are searched for, None where they are used as they stand.
+    """
 
     label: str
     stack: Members
@@ -20,6 +22,7 @@ class MethodEntry:
     data: str
     trainer: str | CommandTrainer
     start: str = ""
+    tune: TuneSettings | None = None
 
     @property
     def trains(self) -> bool:

@@ -18,7 +18,7 @@ from harness.config.schema_errors import dotted, place_of
 from harness.errors import HarnessError, nearest
 from harness.matrix.cells import Cell, fits, make_cells, origin, select
 from harness.matrix.entry import MethodEntry
-from harness.matrix.method_entries import spell_out, unknown_data
+from harness.matrix.method_entries import TUNED, spell_out, unknown_data
 from harness.matrix.schema import (
     DataEntry,
     EngineSettings,
@@ -104,7 +104,7 @@ def _build(loaded: Loaded[MatrixFile]) -> tuple[Matrix, list[HarnessError]]:
     methods = spell_out(file, loaded.places, partial=loaded.partial)
     models = {k: ModelEntry(source=v) if isinstance(v, str) else v for k, v in file.models.items()}
     pairs = [(model, method) for model in models for method in methods.entries]
-    rules = [{p for p in pairs if fits(r.model, p[0]) and fits(r.method, p[1])} for r in file.exclude]
+    rules = [{p for p in pairs if fits(r.model, p[0]) and _names(r.method, p[1])} for r in file.exclude]
     suites, suite_aliases = _suites(file)
     matrix = Matrix(
         path=loaded.path,
@@ -132,6 +132,11 @@ def _build(loaded: Loaded[MatrixFile]) -> tuple[Matrix, list[HarnessError]]:
         *_clashes(matrix),
     ]
     return matrix, problems
+
+
+def _names(pattern: str, method: str) -> bool:
+    """Whether a rule means a method; what is said of one holds for its tuned row, too."""
+    return fits(pattern, method) or fits(pattern, method.removesuffix(TUNED))
 
 
 def _suites(file: MatrixFile) -> tuple[tuple[SuiteEntry, ...], dict[str, str]]:

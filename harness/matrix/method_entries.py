@@ -7,16 +7,18 @@ methods of these names exist is for the plan.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.config.schema_errors import place_of
 from harness.errors import HarnessError, nearest
-from harness.matrix.cells import Members
+from harness.matrix.cells import Members, fits
 from harness.matrix.entry import UNTRAINED, MethodEntry
 from harness.matrix.grid import Report, merged, points
-from harness.matrix.schema import CommandTrainer, MatrixFile, MethodForm, TrainSettings
+from harness.matrix.schema import CommandTrainer, MatrixFile, MethodForm, TrainSettings, TuneSettings
 from harness.matrix.starts import link
+
+TUNED = "+tuned"  # what is added to the label of a method for the row with the parameters found
 
 
 @dataclass
@@ -51,6 +53,8 @@ def spell_out(file: MatrixFile, places: Mapping[str, str], *, partial: bool = Fa
             first[name] = place_of(written.path, places)
             speller.add(written)
     speller.link()
+    if file.tune:
+        speller.add_tuned(file.tune)
     return speller.found
 
 
@@ -122,6 +126,27 @@ class _Speller:
                 name = named[number].label
                 self.found.entries[name] = named[number]
                 self.found.aliases |= {f"methods.{name}": written.path, f"methods.{name}.stack": written.stack_path}
+
+    def add_tuned(self, tune: TuneSettings) -> None:
+        """Beside every chosen method one with the parameters that the search finds."""
+        labels = [e.label for e in self.found.entries.values() if e.trains and not e.start and "[" not in e.label]
+        if not labels and not self.partial:
+            self.problem("tune", "no method here trains from the model and is no grid, so there is nothing to tune")
+        for number, pattern in enumerate(tune.methods if not self.partial else ()):
+            if not any(fits(pattern, label) for label in labels):
+                what = f"`{pattern}` is no method here that trains from the model and is no grid"
+                self.problem(f"tune.methods.{number}", what, todo=nearest(pattern, labels))
+        entries: dict[str, MethodEntry] = {}
+        for entry in self.found.entries.values():
+            entries[entry.label] = entry
+            if entry.label in labels and any(fits(pattern, entry.label) for pattern in tune.methods or ["*"]):
+                label = entry.label + TUNED
+                if label in self.found.entries:
+                    self.problem(f"methods.{label}", f"`{label}` is the row of `{entry.label}` after its tuning")
+                entries[label] = replace(entry, label=label, tune=tune)
+                path = self.found.aliases[f"methods.{entry.label}"]
+                self.found.aliases.setdefault(f"methods.{label}", path)
+        self.found.entries = entries
 
     def stack(self, written: _Written) -> Members:
         members: dict[str, dict[str, Any]] = {}

@@ -133,6 +133,25 @@ class JudgeSettings(Strict):
         return self
 
 
+class TuneSettings(Strict):
+    """The matrix's `tune:`, a search for the parameters of methods, of equal size for all of them.
+
+    trials: trainings a method and model, the first with the parameters as they stand.  methods: labels or shell
+    patterns; without any, every method that trains from the model and is no grid.
+    holdout: share of the training rows on which trials are compared, cut from what they train on; rows: at most so
+    many.  lr_span: the learning rate is searched from lr / lr_span to lr x lr_span.
+    sampler: of Optuna.  seed: of sampler, split and trainings.
+    """
+
+    trials: int = Field(gt=1)
+    methods: list[str] = []
+    holdout: float = Field(default=0.1, gt=0, le=0.5)
+    rows: int = Field(default=200, gt=0)
+    lr_span: float = Field(default=10.0, gt=1)
+    sampler: Literal["tpe", "random"] = "tpe"
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+
 class ModelEntry(Strict):
     """A model to start from.
 
@@ -277,6 +296,7 @@ class MatrixFile(Strict):
         | Annotated[list[MethodItem], Field(min_length=1), IsList],
         Shaped,
     ]
+    tune: TuneSettings | None = None
     seeds: Annotated[
         Annotated[int, Field(gt=0), IsNumber]
         | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), IsList],

@@ -7,7 +7,7 @@ so a fair comparison sets the rank of each to a common number of parameters.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Serving = Literal["merge", "native", "hf"]
@@ -55,8 +55,11 @@ def _lora(about: str, paper: str = "", serving: Serving = "merge", still: tuple[
 
 TYPES: dict[str, Type] = {
     "rslora": _lora("LoRA scaled by alpha / sqrt(r).", "arXiv 2312.03732", "native", use_rslora=True),
-    "lora_orthogonal": _lora(
-        "LoRA whose A and B start orthogonal, B's effect taken off.", "", "native", init_lora_weights="orthogonal"
+    "lora_orthogonal": replace(
+        _lora(
+            "LoRA whose A and B start orthogonal, B's effect taken off.", "", "native", init_lora_weights="orthogonal"
+        ),
+        knobs={"lora_alpha": (4, 256)},  # peft takes even ranks only, and half of a range of ranks would fail
     ),
     "mica": _lora(
         "LoRA with B fixed to minor singular directions of W; only A trains.",
@@ -93,7 +96,7 @@ TYPES: dict[str, Type] = {
             "deltaT": 1,
         },
         dropout="lora_dropout",
-        knobs={"init_r": (4, 64), "target_r": (2, 32)},
+        knobs={"init_r": (8, 64), "target_r": (2, 8)},
         still=(".ranknum.",),
     ),
     "loha": Type(
@@ -242,7 +245,7 @@ TYPES: dict[str, Type] = {
         "LoRA in a grid of blocks of W.",
         params={"r": 32, "alpha": 64, "gralora_k": 2},
         dropout="gralora_dropout",
-        knobs=_R,
+        knobs={"alpha": (8, 256)},  # its rank is a multiple of gralora_k
     ),
     "glora": Type("GLORA", "Trained scales and shifts of W and of the bias.", params={"r": 8}, knobs=_R),
     "frod": Type(

@@ -62,6 +62,7 @@ def _row(row: Row, columns: Sequence[Column]) -> dict[str, Any]:
         **{name: getattr(row, name) for name in ("trained", "state", "reason", "notes")},
         "entries": entries,
         "cost": asdict(row.cost),
+        "tuning": asdict(row.tuning) if row.tuning else None,
     }
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.digest import key_of
 from harness.errors import HarnessError
 from harness.results.items import KnownItems, Samples, by_metric, read_items
+from harness.results.searched import Tuning, tuning_of
 
 if TYPE_CHECKING:
     from harness.store import Record, Store
@@ -66,6 +67,7 @@ class CellView:
     seed: None where nothing is random.  flags: marks of its method (`transductive`, ...).
     notes: sentences for the footnotes of the row.
     started: the train steps among these of cells that it starts from, each with its cell and the key of its data.
+    tune: key of the search for its parameters ("" without one).
     """
 
     name: str
@@ -78,6 +80,7 @@ class CellView:
     data: str = ""
     notes: tuple[str, ...] = ()
     started: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    tune: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ class Cost:
 
     Seconds are wall-clock, summed over stages and phases; train_phases splits them.  tokens_per_second: trained tokens
     by the seconds of optimiser steps alone.  peak_bytes: the largest of all phases.  flops: of training.
+    trials, tuning_tokens, tuning_seconds: of the search for its parameters, shared by all seeds.
     """
 
     trained_tokens: int | None = None
@@ -131,6 +135,9 @@ class Cost:
     generate_seconds: float | None = None
     prompt_tokens: int | None = None
     generated_tokens: int | None = None
+    trials: int | None = None
+    tuning_tokens: int | None = None
+    tuning_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +149,7 @@ class CellResult:
     reason: str
     results: tuple[Result, ...]
     cost: Cost
+    tuning: Tuning | None = None
 
 
 @dataclass(frozen=True)
@@ -182,7 +190,16 @@ def _cell(cell: CellView, store: Store, known: KnownItems) -> CellResult:
     )
     state, reason = _overall(results, blocked)
     view = replace(cell, notes=(*cell.notes, *_served(generated.values())))
-    return CellResult(view, state, reason, results, _cost(trained, list(generated.values())))
+    searched = store.find("tune", cell.tune) if cell.tune else None
+    cost = _with_search(_cost(trained, list(generated.values())), searched)
+    return CellResult(view, state, reason, results, cost, tuning_of(searched))
+
+
+def _with_search(cost: Cost, searched: Record | None) -> Cost:
+    if searched is None:
+        return cost
+    spent = searched.cost
+    return replace(cost, trials=spent["trials"], tuning_tokens=spent["trained_tokens"], tuning_seconds=spent["seconds"])
 
 
 def _served(generated: Iterable[Record | None]) -> Iterator[str]:
@@ -237,7 +254,7 @@ def _blocked(cell: CellView, trained: Sequence[Record | None], store: Store) -> 
         name, data = cell.started.get(key, ("", cell.data))
         by = f"{name}, from which it starts: " if name else ""
         if record is None:
-            state, reason = _unfinished(store, ("train", key), ("data", data))
+            state, reason = _unfinished(store, ("train", key), ("data", data), ("tune", cell.tune))
             return state, f"{by}{reason}"
         if record.status == "diverged":
             how = record.extra.get("diverged")

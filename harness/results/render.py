@@ -114,6 +114,7 @@ def _sections(table: Table, footnotes: Footnotes, width: int, value_width: int) 
         header = (*named, *(_label(table.columns[p]) for p in places))
         heading = f"Difference to {table.baseline}" + (", continued" if number else "")
         yield Section(heading, header, tuple(lines), len(named))
+    yield from _tuning(table, named, marked)
     yield from _costs(table, named, marked, width - taken)
     yield _legend(table)
 
@@ -228,6 +229,34 @@ def _costs(table: Table, named: tuple[str, ...], names: Sequence[tuple[str, ...]
             (*name, *(COSTS[title](row.cost) for title in titles)) for name, row in zip(names, table.rows, strict=True)
         ]
         yield Section("Cost" + (", continued" if number else ""), (*named, *titles), tuple(lines), len(named))
+
+
+def _tuning(table: Table, named: tuple[str, ...], names: Sequence[tuple[str, ...]]) -> Iterator[Section]:
+    """Every trained row with how its parameters were found, if any were searched for."""
+    if not any(row.tuning for row in table.rows):
+        return
+    lines = [
+        (*name, *_searched(row))
+        for name, row in zip(names, table.rows, strict=True)
+        if row.trained and row.level == "method"
+    ]
+    header = ("parameters", "trials", "default loss", "tuned loss", "trial tokens", "trial time")
+    yield Section("Tuning (loss on held-out training rows)", (*named, *header), tuple(lines), len(named) + 1)
+
+
+def _searched(row: Row) -> tuple[str, ...]:
+    found = row.tuning
+    if found is None:
+        return ("default", *(DASH,) * 5)
+    ended = [f"{n} {how}" for n, how in ((found.diverged, "diverged"), (found.failed, "failed")) if n]
+    losses = ["diverged" if x is None else f"{x:.4f}" for x in (found.default_loss, found.loss)]
+    return (
+        ", ".join(f"{name} {value:.4g}" for name, value in found.parameters.items()),
+        f"{found.trials}" + (f" ({', '.join(ended)})" if ended else ""),
+        *losses,
+        _scaled(row.cost.tuning_tokens, COUNTS),
+        _seconds(row.cost.tuning_seconds),
+    )
 
 
 def _legend(table: Table) -> Section:

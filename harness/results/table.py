@@ -14,6 +14,7 @@ from harness.evaluation import contamination
 from harness.results import stats
 from harness.results.columns import Column, make_columns
 from harness.results.frame import CellResult, Cost, Frame, Result, State
+from harness.results.searched import Tuning
 from harness.results.stats import Estimate
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Row:
     cost: Cost
     notes: tuple[str, ...] = ()
     trained: bool = False
+    tuning: Tuning | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ def _row(level: Level, cells: Sequence[CellResult], against: Sequence[CellResult
         _mean_cost([c.cost for c in cells]),
         tuple(dict.fromkeys(notes)),
         trained=any(c.view.train for c in cells),
+        tuning=cells[0].tuning,
     )
 
 
@@ -309,6 +312,11 @@ def _table_notes(rows: Sequence[Row], present: str | None, wanted: str | None) -
         )
     if any(e.how.endswith("items x seeds") for e in estimates):
         notes.append("Several seeds: intervals cover items and training seeds, crossed (Satterthwaite).")
+    if any(row.tuning for row in rows):
+        notes.append(
+            "Tuned rows: the best of their trials by the loss on held-out training rows, trained again on all rows. "
+            "No test set was used; the trials are not in their train time."
+        )
     if wanted is not None and present is None:
         notes.append(f"No differences: the baseline {wanted} is not in this table.")
     elif any(e.difference for row in rows for e in row.entries):

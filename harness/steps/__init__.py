@@ -1,4 +1,4 @@
-"""The step functions: data, train, generate (by an engine or by trained heads), judge, score, overlap, items.
+"""The step functions: tune, data, train, generate (by an engine or by trained heads), judge, score, overlap, items.
 
 Each works inside one claimed attempt and publishes it. They run in workers (`harness/worker.py`); what they need was
 resolved by the plan, what they leave is in the store.
@@ -13,6 +13,7 @@ from harness.steps.judge import run_judge
 from harness.steps.overlap import run_overlap
 from harness.steps.score import run_score
 from harness.steps.train import run_train
+from harness.steps.tune import run_tune
 
 __all__ = [
     "Bench",
@@ -24,4 +25,5 @@ __all__ = [
     "run_overlap",
     "run_score",
     "run_train",
+    "run_tune",
 ]

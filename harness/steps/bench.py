@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
 from harness.plan import Plan
-from harness.planned import WHOLE, Step
+from harness.planned import WHOLE, PlannedCell, Step
 from harness.store import Attempt, Busy, Done, Record, Store
+from harness.tuning import rebuilt, with_parameters
 
 Report = Callable[[str, float, float, str], None]  # step key, done, total, note
 
@@ -51,6 +52,14 @@ class Bench:
             why = past[-1].message if past else "it was not done"
             raise HarnessError(f"the {kind} step {key} is not in the store", why=why, todo="run the same command again")
         return record
+
+    def settled(self, cell: PlannedCell) -> PlannedCell:
+        """The cell with the parameters that its search has found; as it is where there was none."""
+        if cell.tune is None:
+            return cell
+        chosen = with_parameters(cell.cell, self.finished("tune", cell.tune.key).extra["parameters"])
+        stack, stages = rebuilt(chosen, cell.stages)
+        return replace(cell, cell=chosen, stack=stack, stages=stages)
 
 
 def write_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from harness.data.sources import rows as source_rows
 from harness.methods.base import overrides
 from harness.planned import PlannedCell
 from harness.steps.bench import Bench, write_lines
+from harness.steps.tune import run_tune
 from harness.store import Record
 
 
@@ -28,8 +29,9 @@ def run_data(bench: Bench, cell: PlannedCell) -> None:
             from harness.training.curation import curate
 
             model = materialise(cell.model, harness_cache())
-            seed = cell.cell.seed or 0
-            sets, ledger = curate(cell.stack, rows, seed=seed, model=model, engine=bench.plan.engine)
+            run_tune(bench, cell)
+            stack, seed = bench.settled(cell).stack, cell.cell.seed or 0
+            sets, ledger = curate(stack, rows, seed=seed, model=model, engine=bench.plan.engine)
         for name, members in sets.items():
             write_lines(attempt.work / "rows" / f"{name}.jsonl", members)
         write_lines(attempt.work / "ledger.jsonl", ledger)

@@ -136,7 +136,8 @@ def _generate_cell(
         activation = served.engine.activate(artifact, _prepared(served, artifact))
         for following in upcoming:
             _prepare_ahead(bench, served, following)
-        answering = [Answering(t, attempt, cell.stack, served.asked[t.task.name]) for t, attempt in held]
+        stack = bench.settled(cell).stack
+        answering = [Answering(t, attempt, stack, served.asked[t.task.name]) for t, attempt in held]
         for a in answering:
             attempts.callback(a.file.close)
         how = {"engine_start_seconds": served.start_seconds, "activation": asdict(activation)}

@@ -49,8 +49,8 @@ def scored_answers(bench: Bench, cell: PlannedCell, planned: PlannedTask) -> Sco
     generated = bench.finished("generate", planned.generate.key)
     responses = {r.key: r for r in read_responses(generated.path / "responses.jsonl")}
     if planned.route != "head" and any(overrides(m, "answer") for m in cell.stack):
-        asked = build_requests(planned.task)
-        responses |= {r.key: answered(cell.stack, r, responses[r.key]) for r in asked if r.key in responses}
+        asked, stack = build_requests(planned.task), bench.settled(cell).stack
+        responses |= {r.key: answered(stack, r, responses[r.key]) for r in asked if r.key in responses}
     return score(planned.task, responses)
 
 

@@ -10,6 +10,7 @@ from harness.lines import is_over, wanted, with_starts
 from harness.planned import PlannedCell, Step
 from harness.steps.bench import Bench
 from harness.steps.data import run_data
+from harness.steps.tune import run_tune
 from harness.store import Record
 
 
@@ -18,7 +19,9 @@ def run_train(bench: Bench, cell: PlannedCell) -> None:
     wanted any more, or if what it starts from diverged."""
     if is_over(cell, bench.store) or not wanted(cell, with_starts(bench.plan.cells), bench.store):
         return
+    run_tune(bench, cell)
     run_data(bench, cell)
+    cell = bench.settled(cell)
     for number, step in enumerate(cell.train):
         if _stage(bench, cell, number, step).status == "diverged":
             break
