@@ -18,6 +18,7 @@ from harness.methods.base import Method
 from harness.methods.grao import GRAO
 from harness.methods.grpo import GRPO
 from harness.methods.lora import LoRA
+from harness.training.curation import curate
 from harness.training.resident import Resident
 from harness.training.stage import run_stage
 from tests.sampler import Letters
@@ -114,13 +115,28 @@ def test_the_live_model_is_what_answers(
 def test_weights_that_are_not_refreshed_show_in_the_gap(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Every third step: at the fourth step the engine is the trainer again."""
     Stage(monkeypatch, HF)
-    gaps = {}
-    for refresh in (1, 4):
-        method = GRPO(n=4, max_tokens=6, refresh=refresh)
-        done = train(
-            tmp_path / str(refresh), tiny_model, method, Letters(), lr=2e-2, steps=4, schedule="constant", warmup=0.0
-        )
-        gaps[refresh] = [line["gap_mean"] for line in done.curve]
-    assert gaps[1][0] == gaps[4][0]
-    assert gaps[4][-1] > 3 * gaps[1][-1]
+    method = GRPO(n=4, max_tokens=6, refresh=3)
+    settings = {"lr": 2e-2, "steps": 4, "schedule": "constant", "warmup": 0.0}
+    done = train(tmp_path, tiny_model, method, Letters(), **settings)
+    gaps = [line["gap_mean"] for line in done.curve]
+    assert gaps[2] > 3 * max(gaps[0], gaps[3])
+
+
+def test_curation_asks_the_base(tmp_path: Path, tiny_model: Path) -> None:
+    class Rewrites(Method):
+        name, needs = "rewrites", frozenset({"generator"})
+        model = "base"
+
+        def curate(self, rows: list[Any], ctx: Any) -> Any:
+            told = ctx.generate([Request(text=row["id"], temperature=1.0) for row in rows], self.model)
+            return [{**row, "told": said.text} for row, (said,) in zip(rows, told, strict=True)]
+
+    rows, method = [{"id": "a"}, {"id": "b"}], Rewrites()
+    sets, _ = curate([method], rows, seed=0, model=tiny_model, engine=FAKE)
+    assert all(row["told"] for row in sets["train"])
+    assert curate([method], rows, seed=0, model=tiny_model, engine=FAKE)[0] == sets
+    method.model = "live"
+    with pytest.raises(HarnessError, match="there is no model `live`"):
+        curate([method], rows, seed=0, model=tiny_model, engine=FAKE)

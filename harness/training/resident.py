@@ -38,7 +38,7 @@ class Resident:
         spec: EngineSpec,
         base: Path,
         find: Callable[[str], Artifact],
-        phase: Callable[[str], AbstractContextManager[Any]] = contextlib.nullcontext,
+        phase: Callable[[str], AbstractContextManager[None]] = lambda name: contextlib.nullcontext(),
     ) -> None:
         self.spec, self.base, self.find, self.phase = spec, base, find, phase
         self.process: subprocess.Popen[bytes] | None = None
