@@ -135,7 +135,7 @@ def test_what_does_not_go_through_is_refused_by_name_and_hook() -> None:
     for name, hook in refused.items():
         with pytest.raises(Refused, match=f"`{name}` uses the hook `{hook}`, which TRL's trainers do not run"):
             adapter.check(methods.build((("lora", {}), (name, {})) if name in ("dft", "mft", "otr") else ((name, {}),)))
-    with pytest.raises(Refused, match="two members named `lora`"):
+    with pytest.raises(Refused, match="`lora` and `lora` both replace layers"):
         adapter.check(methods.build((("lora", {}), ("lora", {}))))
 
 

@@ -39,8 +39,6 @@ class TRLAdapter:
         for member in stack:
             if member.name not in THROUGH:
                 raise Refused(_why(member), todo="leave `trainer` out, or keep to sft, dpo and lora")
-        if sum(member.name == "lora" for member in stack) > 1:
-            raise Refused("two members named `lora`, and TRL's trainers take one adapter", todo="keep one of them")
         if find_spec("trl") is None:
             raise MissingExtra("trl", "the trainer `trl`", INSTALL_TRL)
 
