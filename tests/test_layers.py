@@ -30,6 +30,7 @@ HEAVY = (
     "datasets",
     "pandas",
     "scipy",
+    "statsmodels",
     "peft",
     "reasoning_gym",
     "nltk",
