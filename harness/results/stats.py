@@ -292,7 +292,7 @@ def _interval(plain: Estimate, spread: Spread, how: str) -> Estimate:
     parts = crossed.combined(spread.items, spread.df, spread.sides)
     value = plain.value
     if parts.total == 0 or value is None:
-        return replace(plain, reason="no interval: no spread")
+        return replace(plain, reason="no interval: no spread", spread=spread)
     half = float(parts.reach(1 - crossed.LEVEL / 2))
     low, high = plain.bounds or (-float("inf"), float("inf"))
     return replace(plain, low=max(low, value - half), high=min(high, value + half), how=how, spread=spread)
