@@ -257,7 +257,7 @@ def page(draws: int) -> str:
     error = 100 * (0.05 * 0.95 / draws) ** 0.5
     lines = [INTRODUCTION.format(draws=f"{draws:,}", error=f"{error:.1f}"), extremes, ""]
     for untrained, one in ((False, False), (True, False), (False, True)):
-        lines += [TITLES[untrained, one], "", *_table([x for x in rows if _is(x[0], untrained, one)], one), ""]
+        lines += [TITLES[untrained, one], "", *table([x for x in rows if _is(x[0], untrained, one)], one), ""]
     return "\n".join([*lines, RESAMPLING.format(draws=f"{RESAMPLED:,}"), *_resampling(RESAMPLED)]) + "\n"
 
 
@@ -301,7 +301,7 @@ TITLES = {
 }
 
 
-def _table(rows: list[tuple[Setting, Rates]], one: bool) -> list[str]:
+def table(rows: list[tuple[Setting, Rates]], one: bool) -> list[str]:
     names = ["naive", "findings", "score"] if one else ["wrong", "covered", "score", "power", "separate", "pooled"]
     head = ["clusters", "seeds", "items", "seed sd", *([] if one else ["difference"]), *names]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
