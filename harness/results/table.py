@@ -186,7 +186,7 @@ def _row(level: Level, cells: Sequence[CellResult], against: Sequence[CellResult
         reason,
         first.flags,
         tuple(by_label[c.label] for c in columns),
-        _mean_cost([c.cost for c in cells]),
+        _mean_cost([c.cost for c in cells if c.state in ("ok", "diverged")] or [c.cost for c in cells]),
         tuple(dict.fromkeys(notes)),
         trained=any(c.view.train for c in cells),
         tuning=cells[0].tuning,
@@ -267,7 +267,7 @@ def _worst(states: Sequence[tuple[State, str]]) -> tuple[State, str]:
 
 
 def _mean_cost(costs: Sequence[Cost]) -> Cost:
-    """The mean of each cost over cells; None where any cell does not know it."""
+    """The mean of each cost over cells, which are those that are finished; None where any of them does not know it."""
     if len(costs) == 1:
         return costs[0]
     merged: dict[str, Any] = {}
