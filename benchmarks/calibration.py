@@ -285,10 +285,10 @@ intervals that hold the true difference (*score*: a method's true score), *power
 difference is found. *Separate* and *pooled* are the false positives of two tests that the product does not use:
 Student's t with Satterthwaite's degrees of freedom, with the seed variance of each method or that of both together.
 """
-SUMMARY = """With 3 and 5 seeds false positives lie between {wrong} (nominal 5 %), the coverage of differences between
-{covered}, that of scores between {score} (nominal 95 %). Satterthwaite's degrees of freedom would have given up to
-{separate} false positives, with pooled seed variance up to {pooled}. Two seeds are shown beside them; they are too few
-where seeds matter and the baseline is untrained."""
+SUMMARY = """With 3 and 5 seeds false positives lie between {wrong} (nominal 5 %), the coverage of differences
+between {covered}, that of scores between {score} (nominal 95 %). Satterthwaite's degrees of
+freedom would have given up to {separate} false positives, with pooled seed variance up to {pooled}. Two seeds are shown
+beside them: too few where seeds matter."""
 RESAMPLING = """## A metric that is no mean
 
 F1, by the bootstrap of items with the training seeds' part drawn from Student's t; {draws} comparisons in each row.
