@@ -40,7 +40,7 @@ DIFFERENCE = {164: 7.4, 500: 4.5, 1319: 2.8}  # the true difference whose power 
 ACCURACY, DISCORDANCE, CLUSTER = 0.6, 0.10, 4
 CHECKED = 5  # draws of each setting that go through the product's own functions as well
 BATCH = 250
-RESAMPLED = 1000  # draws of a setting whose metric is no mean: each costs a bootstrap
+RESAMPLED = 400  # draws of a setting whose metric is no mean: each costs a bootstrap
 
 
 @dataclass(frozen=True)
