@@ -1,6 +1,6 @@
 """How often the product's comparison of two methods is wrong, by simulation.
 
-Run by hand: `python benchmarks/calibration.py [--draws 2000] [--write docs/calibration.md]`; seeded, so that the same
+Run by hand: `python benchmarks/calibration.py [--draws 5000] [--write docs/calibration.md]`; seeded, so that the same
 draws give the same page.
 
 Whole batches of simulated comparisons go through the functions that `harness.results.stats` calls for one comparison
@@ -323,7 +323,7 @@ def _percent(share: float) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Calibration of the comparisons, by simulation.")
-    parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("--draws", type=int, default=5000)
     parser.add_argument("--write", type=Path, metavar="FILE", help="instead of printing")
     given = parser.parse_args()
     text = page(given.draws)
