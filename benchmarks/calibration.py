@@ -1,6 +1,6 @@
 """How often the product's comparison of two methods is wrong, by simulation.
 
-Run by hand: `python benchmarks/calibration.py [--draws 2000] [--write docs/calibration.md]`; seeded, so that the same
+Run by hand: `python benchmarks/calibration.py [--draws 5000] [--write docs/calibration.md]`; seeded, so that the same
 draws give the same page.
 
 Whole batches of simulated comparisons go through the functions that `harness.results.stats` calls for one comparison
@@ -40,7 +40,7 @@ DIFFERENCE = {164: 7.4, 500: 4.5, 1319: 2.8}  # the true difference whose power 
 ACCURACY, DISCORDANCE, CLUSTER = 0.6, 0.10, 4
 CHECKED = 5  # draws of each setting that go through the product's own functions as well
 BATCH = 250
-RESAMPLED = 1000  # draws of a setting whose metric is no mean: each costs a bootstrap
+RESAMPLED = 400  # draws of a setting whose metric is no mean: each costs a bootstrap
 
 
 @dataclass(frozen=True)
@@ -285,10 +285,10 @@ intervals that hold the true difference (*score*: a method's true score), *power
 difference is found. *Separate* and *pooled* are the false positives of two tests that the product does not use:
 Student's t with Satterthwaite's degrees of freedom, with the seed variance of each method or that of both together.
 """
-SUMMARY = """With 3 and 5 seeds false positives lie between {wrong} (nominal 5 %), the coverage of differences between
-{covered}, that of scores between {score} (nominal 95 %). Satterthwaite's degrees of freedom would have given up to
-{separate} false positives, with pooled seed variance up to {pooled}. Two seeds are shown beside them; they are too few
-where seeds matter and the baseline is untrained."""
+SUMMARY = """With 3 and 5 seeds false positives lie between {wrong} (nominal 5 %), the coverage of differences
+between {covered}, that of scores between {score} (nominal 95 %). Satterthwaite's degrees of
+freedom would have given up to {separate} false positives, with pooled seed variance up to {pooled}. Two seeds are shown
+beside them: too few where seeds matter."""
 RESAMPLING = """## A metric that is no mean
 
 F1, by the bootstrap of items with the training seeds' part drawn from Student's t; {draws} comparisons in each row.
@@ -323,7 +323,7 @@ def _percent(share: float) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Calibration of the comparisons, by simulation.")
-    parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("--draws", type=int, default=5000)
     parser.add_argument("--write", type=Path, metavar="FILE", help="instead of printing")
     given = parser.parse_args()
     text = page(given.draws)

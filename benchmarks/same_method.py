@@ -1,9 +1,9 @@
 """One method against itself: whatever is found different is a false alarm.
 
-Run by hand: `python benchmarks/same_method.py RUN --method NAME --store DIR [--other NAME] [--write FILE]`, of a run (or
-a matrix file) that trained NAME with six seeds or more. Its seeds are split into two halves in every way, and each half
-is compared with the other on every headline task, by the test that `harness table` uses. With `--other` two names of the
-same method are compared, each with all of its seeds. Splits share runs, so their p are not independent: Holm's
+Run by hand: `python benchmarks/same_method.py RUN --method NAME --store DIR [--other NAME] [--write FILE]`, of a run
+(or a matrix file) that trained NAME with six seeds or more. Its seeds are split into two halves in every way, and each
+half is compared with the other on every headline task, by the test that `harness table` uses. With `--other` two names
+of the same method are compared, each with all of its seeds. Splits share runs, so their p are not independent: Holm's
 correction holds all the same, the histogram is only to look at.
 """
 
@@ -85,8 +85,8 @@ def page(found: Sequence[Comparison], title: str) -> str:
     lines = [
         f"# {title}",
         "",
-        f"{len(found)} comparisons of a method with itself, {len(known)} with a p. After Holm's correction {flagged} are",
-        f"flagged at {100 * LEVEL:.0f} %; without it {below}.",
+        f"{len(found)} comparisons of a method with itself, {len(known)} with a p. After Holm's correction {flagged}",
+        f"are flagged at {100 * LEVEL:.0f} %; without it {below}.",
         "",
         "| p | comparisons |",
         "|---|---|",

@@ -150,7 +150,7 @@ def test_clusters_of_one_item_change_nothing() -> None:
     names = [f"{i}" for i in range(60)]
     found = stats.difference(*([clustered(r, names, s) for s, r in enumerate(y)] for y in (a, b)))
     plain = stats.difference(side(a), side(b))
-    assert (found.low, found.high, found.p) == pytest.approx((plain.low, plain.high, plain.p))
+    assert (found.low, found.high, found.p) == (plain.low, plain.high, plain.p) and found.clusters == 0
     unnamed = crossed.Clusters.of(["a", "", "", "a"])
     assert len(unnamed) == 3 and sorted(unnamed.sums(np.array([1.0, 2, 4, 8])).tolist()) == [2, 4, 9]
 
@@ -261,10 +261,11 @@ def test_no_loss_is_shown_by_the_interval_and_not_by_a_large_p() -> None:
 
 def test_what_is_detectable_is_found_four_times_of_five() -> None:
     """Of 400 simulated comparisons of 500 items and 3 seeds with the true difference that the plan names."""
-    wanted = detectable(500, 3, 0.0, 0.1)
+    wanted = detectable([500], 3, 0.0, 0.1)
     items = 2.801585 * (0.1 * (1 / 2 + 1 / 6) / 500) ** 0.5
     assert wanted == pytest.approx(items, rel=0.01)
-    assert detectable(500, 3, 0.013, 0.1) > wanted > detectable(500, 3, 0.0, 0.1, settled_baseline=True) * 0.8
+    assert detectable([500], 3, 0.013, 0.1) > wanted > detectable([500], 3, 0.0, 0.1, settled_baseline=True) * 0.8
+    assert detectable([500, 500], 3, 0.0, 0.1) == pytest.approx(wanted / 2**0.5, rel=0.01)
     rng, found = np.random.default_rng(5), 0
     for _ in range(400):
         own = rng.normal(0, 0.05**0.5 / 2**0.5, (2, 1, 500))

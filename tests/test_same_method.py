@@ -37,13 +37,13 @@ def test_six_seeds_make_ten_splits_of_each_task_and_none_is_flagged() -> None:
     assert len(found) == 20 and len({(c.task, c.left) for c in found}) == 20
     assert all(sorted((*c.left, *c.right)) == list(range(6)) and len(c.left) == 3 for c in found)
     text = page(found, "sft against itself")
-    assert "20 comparisons of a method with itself, 20 with a p. After Holm's correction 0 are" in text
+    assert "20 comparisons of a method with itself, 20 with a p. After Holm's correction 0\nare" in text
     assert sum(int(line.split()[-2]) for line in text.splitlines() if line.startswith(("| 0.", "| 1."))) == 20
 
 
 def test_two_names_are_compared_with_all_their_seeds_and_a_real_difference_would_be_seen() -> None:
     assert [c.estimate.claim is not None for c in comparisons(frame(3), "sft", "again")] == [True, True]
-    assert "correction 2 are" in page(comparisons(frame(3, gain=0.3), "sft", "again"), "two")
+    assert "correction 2\nare" in page(comparisons(frame(3, gain=0.3), "sft", "again"), "two")
 
 
 def test_too_few_seeds_unfinished_cells_and_unknown_names_are_refused() -> None:

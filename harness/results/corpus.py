@@ -31,11 +31,9 @@ class Draws:
     """scores: of each seed of each side, as measured.  items: draws of (first side - second), items resampled.
 
     One side: of its mean over seeds.
-    noise: of each side the part of the variance between its seeds that its items explain.
     """
 
     scores: tuple[tuple[float, ...], ...]
-    noise: tuple[float, ...]
     items: Floats
 
 
@@ -56,16 +54,13 @@ def resample(sides: Sequence[Sequence[Pairs]], metric: str, clusters: Clusters |
 
     rng = np.random.default_rng(SEED)
     measured, by_run = resampled_runs([run for side in sides for run in side], metric, rng, clusters)
-    items, scores, noise, first = np.zeros(DRAWS), [], [], 0
+    items, scores, first = np.zeros(DRAWS), [], 0
     for side, sign in zip(sides, (1.0, -1.0), strict=False):
         mine = slice(first, first + len(side))
         first += len(side)
         scores.append(tuple(map(float, measured[mine])))
-        average = by_run[:, mine].mean(axis=1)
-        items += sign * average
-        moved = (by_run[:, mine] - average[:, None]).var(axis=0).sum()
-        noise.append(float(moved) / (len(side) - 1) if len(side) > 1 else 0.0)
-    return Draws(tuple(scores), tuple(noise), items)
+        items += sign * by_run[:, mine].mean(axis=1)
+    return Draws(tuple(scores), items)
 
 
 def resampled_runs(

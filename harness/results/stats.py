@@ -209,10 +209,11 @@ def _share(values: Sequence[float | None]) -> tuple[float, float] | None:
 
 
 def _clusters(results: Sequence[Result]) -> Clusters | None:
-    """None where the items are independent, as far as the task says."""
+    """None where the items are independent, as far as the task says, and where each is alone in its cluster."""
     samples = results[0].samples
     names = samples.clusters if samples is not None else None
-    return Clusters.of(names) if names is not None else None
+    clusters = Clusters.of(names) if names is not None else None
+    return None if clusters is None or len(clusters) == len(clusters.order) else clusters
 
 
 def _grouped(plain: Estimate, clusters: Clusters | None) -> Estimate:
@@ -317,8 +318,8 @@ def _resampled(plain: Estimate, sides: Sequence[Sequence[Result]]) -> Estimate:
     draws = corpus.resample(runs, metric, clusters)
     lowest, span = corpus.LOWEST[metric], 1.0 - corpus.LOWEST[metric]
     plain = replace(_grouped(plain, clusters), bounds=(lowest, 1.0) if len(sides) == 1 else (-span, span))
-    pairs = zip(draws.scores, draws.noise, sides, strict=True)
-    parts = tuple(Side(scores, noise, _settled(side)) for scores, noise, side in pairs)
+    # what items explain of the seeds' variance is not taken off, and so counts twice: too many findings without that
+    parts = tuple(Side(scores, 0.0, _settled(side)) for scores, side in zip(draws.scores, sides, strict=True))
     groups = (len(clusters) if clusters else plain.n) - 1
     spread = Spread(float(draws.items.var()), groups, parts, tuple(_seeds(side) for side in sides))
     seeds = crossed.combined(spread.items, spread.df, parts)

@@ -93,23 +93,11 @@ class Rollouts:
         self.ctx.log(gap_max=max(self.ctx.logged.get("gap_max", 0.0), float(gap.abs().max())))
 
     def _request(self, row: Row) -> Request:
-        question, _ = self._parts(row)
+        question, _ = question_of(row, self.where)
         how = self.how
         return self.ctx.prompted(
             Request(messages=question, max_tokens=how.max_tokens, temperature=how.temperature, top_p=how.top_p)
         )
-
-    def _parts(self, row: Row) -> tuple[tuple[Any, ...], str]:
-        """The conversation before a row's last answer, and that answer. HarnessError for a row of another form."""
-        messages = row.get("messages", row.get(PAIR[0])) or ()
-        last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=0)
-        if not last:
-            raise HarnessError(
-                "answers are sampled to questions, and this row has none",
-                where=f"{self.where}, row {row.get('id', '?')}",
-                todo="give it conversations that end with an assistant message",
-            )
-        return tuple(messages[:last]), str(messages[last]["content"])
 
     def _group(self, row: Row, asked: list[int], given: Sequence[Response], group: int) -> list[tuple[Seq, str, str]]:
         if len(asked) + self.how.max_tokens > self.ctx.limit:
@@ -126,7 +114,7 @@ class Rollouts:
             made.append((seq, response.text, response.finish))
         self._bill(given)
         if self.how.reference:
-            made.append((self._own(row, group), self._parts(row)[1], ""))
+            made.append((self._own(row, group), question_of(row, self.where)[1], ""))
         return made
 
     def _seq(self, row: Row, asked: list[int], said: Sequence[int], old: Tensor, group: int, i: int | str) -> Seq:
@@ -172,6 +160,19 @@ class Rollouts:
         cut = torch.tensor([f == "length" for f, d in zip(rolls.finish, drawn.tolist(), strict=True) if d])
         lengths = torch.tensor([float(len(q.per_token["old"])) for q in rolls.seqs])[drawn.cpu()]
         self.ctx.log_mean(reward=rolls["reward"][drawn], length=lengths, cut=cut.float())
+
+
+def question_of(row: Row, where: str) -> tuple[tuple[Any, ...], str]:
+    """The conversation before a row's last answer, and that answer. HarnessError for a row of another form."""
+    messages = row.get("messages", row.get(PAIR[0])) or ()
+    last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=0)
+    if not last:
+        raise HarnessError(
+            "answers are sampled to questions, and this row has none",
+            where=f"{where}, row {row.get('id', '?')}",
+            todo="give it conversations that end with an assistant message",
+        )
+    return tuple(messages[:last]), str(messages[last]["content"])
 
 
 def own_columns(row: Row) -> dict[str, Any]:

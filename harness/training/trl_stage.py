@@ -1,9 +1,9 @@
 """One cell through a trainer of TRL's: our tokens, batches, budget, optimiser and schedule; TRL's loop and losses.
 
 So what may differ from `native` is the loop, the arithmetic of the loss and, for `dpo`, what follows the last learned
-token, which TRL has no place for. TRL trains in training mode: dropout in the base's own configuration acts here. There
-is no checkpoint, so an interrupted attempt is begun anew. TRL's checkpoints, services, and gradient checkpointing are
-off. Only `adapters/trl.py` imports this file, which imports TRL.
+token, which TRL has no place for; for `grpo` see `trl_grpo`. TRL trains in training mode: dropout in the base's own
+configuration acts here. There is no checkpoint, so an interrupted attempt is begun anew. TRL's checkpoints, services,
+and gradient checkpointing are off. Only `adapters/trl.py` imports this file, which imports TRL.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
@@ -28,6 +28,7 @@ from harness.errors import HarnessError
 from harness.matrix import TrainSettings
 from harness.methods.base import NO_TARGET, Method, Stage
 from harness.methods.dpo import DPO
+from harness.methods.grpo import GRPO
 from harness.methods.lora import LoRA
 from harness.training import artifacts
 from harness.training.adapters import TrainResult, TrainTask
@@ -48,9 +49,10 @@ class Work:
     """examples: what TRL reads, in order, `batch` rows an optimiser step and `micro` a forward pass."""
 
     examples: list[dict[str, Any]]
-    steps: int
+    steps: int | None  # None with a budget of `tokens` that only training can tell the steps of
     batch: int
     micro: int
+    tokens: int = 0
 
 
 def run_stage(task: TrainTask, stack: Sequence[Method], work: Path, report: Report) -> TrainResult:
@@ -69,14 +71,20 @@ def run_stage(task: TrainTask, stack: Sequence[Method], work: Path, report: Repo
     with ctx.meter.phase("open"):
         model: Any = opener.base()
         ctx.limit = min(ctx.limit, context_length(model))
+    grpo = next((m for m in stack if isinstance(m, GRPO)), None)
     with ctx.meter.phase("data"):
-        todo = prepare(task, ctx, opener)
+        if grpo:
+            from harness.training import trl_grpo
+
+            todo: Work = trl_grpo.prepare(task, ctx, opener, grpo)
+        else:
+            todo = prepare(task, ctx, opener)
     configs = deepcopy((model.config, model.generation_config))
     with ctx.meter.phase("open"):
         trainer = make_trainer(ctx, opener, model, task.settings, todo, work / "trl")
     size = sum(p.numel() for p in ctx.trainable)
     with (work / "curve.jsonl").open("w") as curve:
-        watch = Watch(ctx.meter, curve, todo.steps, report)
+        watch = Watch(ctx.meter, curve, todo.steps, todo.tokens, report)
         trainer.add_callback(watch)
         try:
             with ctx.meter.phase("optimizer"):  # all of TRL's loop that is neither forward nor backward
@@ -88,7 +96,7 @@ def run_stage(task: TrainTask, stack: Sequence[Method], work: Path, report: Repo
         shutil.rmtree(work / "trl", ignore_errors=True)
         model.config, model.generation_config = configs  # TRL writes its own wishes into them
         _save(task, trainer.model, work / "artifact")
-    return TrainResult("ok", cost_of(ctx, work, size), summary_of(watch.lines, todo.steps))
+    return TrainResult("ok", cost_of(ctx, work, size), summary_of(watch.lines, len(watch.lines)))
 
 
 def prepare(task: TrainTask, ctx: Context, opener: Opener) -> Work:
@@ -141,6 +149,7 @@ def make_trainer(ctx: Context, opener: Opener, model: Any, settings: TrainSettin
     """TRL's trainer, ready to start, with our optimiser and schedule. ctx.model is what it trains."""
     lora = next((m for m in ctx.stack if isinstance(m, LoRA)), None)
     dpo = next((m for m in ctx.stack if isinstance(m, DPO)), None)
+    grpo = next((m for m in ctx.stack if isinstance(m, GRPO)), None)
     common = {
         "model": model,
         "train_dataset": Dataset.from_list(todo.examples),
@@ -150,25 +159,37 @@ def make_trainer(ctx: Context, opener: Opener, model: Any, settings: TrainSettin
     options = _options(ctx, settings, todo, folder)
     try:
         with seeded(ctx.seed, "wrap", ctx.stage.name, "lora"):  # as the native trainer draws the adapter's start
-            if dpo is None:
+            if grpo is not None:
+                from harness.training import trl_grpo
+
+                trainer: Any = trl_grpo.make(grpo, cast("trl_grpo.Asked", todo), ctx, opener, options, common)
+            elif dpo is None:
                 skip = {"skip_prepare_dataset": True}
-                trainer: Any = MeteredSFT(args=SFTConfig(max_length=None, dataset_kwargs=skip, **options), **common)
+                trainer = MeteredSFT(args=SFTConfig(max_length=None, dataset_kwargs=skip, **options), **common)
             else:
                 ref = None if lora else opener.base()
                 args = DPOConfig(max_length=None, beta=dpo.beta, **options)
                 trainer = MeteredDPO(args=args, ref_model=ref, **common)
     except ValueError as error:
         raise HarnessError("TRL refuses this cell", why=str(error).splitlines()[0]) from error
-    trainer.meter, trainer.reference = ctx.meter, dpo is not None
+    if grpo is None:
+        trainer.meter, trainer.reference = ctx.meter, dpo is not None
     trainer.remove_callback(PrinterCallback)
     ctx.model = trainer.model
     names = [n for n, p in ctx.model.named_parameters() if p.requires_grad]
     trainer.optimizer = make_optimizer(ctx, {name: {} for name in names}, settings)
-    trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-        trainer.optimizer,
-        lambda k: lr_factor(settings.schedule, settings.warmup, k / todo.steps, min(1.0, (k + 1) / todo.steps)),
-    )
+    trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(trainer.optimizer, _factor(todo, ctx.meter, settings))
     return trainer
+
+
+def _factor(todo: Work, meter: Meter, settings: TrainSettings) -> Callable[[int], float]:
+    """What to multiply the learning rate with in a step."""
+    steps = todo.steps
+    if steps is None:
+        from harness.training import trl_grpo
+
+        return trl_grpo.factor_by_tokens(todo.tokens, meter, settings)
+    return lambda k: lr_factor(settings.schedule, settings.warmup, k / steps, min(1.0, (k + 1) / steps))
 
 
 def _options(ctx: Context, settings: TrainSettings, todo: Work, folder: Path) -> dict[str, Any]:
@@ -178,7 +199,7 @@ def _options(ctx: Context, settings: TrainSettings, todo: Work, folder: Path) ->
         "use_cpu": ctx.device.type == "cpu",
         "bf16": settings.precision == "bf16",
         "seed": ctx.seed,
-        "max_steps": todo.steps,
+        "max_steps": todo.steps or len(todo.examples),  # with a budget of tokens `Watch` stops before
         "per_device_train_batch_size": todo.micro,
         "gradient_accumulation_steps": todo.batch // todo.micro,
         "train_sampling_strategy": "sequential",
@@ -228,16 +249,20 @@ class MeteredDPO(_Metered, DPOTrainer):  # type: ignore[misc]
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Writes the curve and reports. Diverged where loss or gradient is not finite."""
+    """Writes the curve, reports, and ends what has no number of steps. Diverged where loss or gradient is not finite.
 
-    def __init__(self, meter: Meter, curve: Any, steps: int, report: Report) -> None:
-        self.meter, self.curve, self.steps, self.report = meter, curve, steps, report
+    steps: None with a budget of `tokens`.
+    """
+
+    def __init__(self, meter: Meter, curve: Any, steps: int | None, tokens: int, report: Report) -> None:
+        self.meter, self.curve, self.steps, self.tokens, self.report = meter, curve, steps, tokens, report
         self.lines: list[dict[str, Any]] = []
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **options: Any) -> None:
         if "loss" not in logs:  # TRL's summary at the end
             return
         found = {"loss": logs["loss"], "norm": logs["grad_norm"], "lr": logs["learning_rate"]}
+        found |= {name: logs[name] for name in ("reward", "kl") if name in logs}
         line = {"step": state.global_step, "tokens": self.meter.trained, **found}
         self.lines.append({k: v if math.isfinite(v) else None for k, v in line.items()})  # JSON knows no NaN
         self.curve.write(json.dumps(self.lines[-1]) + "\n")
@@ -245,7 +270,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         for what, name in (("the loss is not finite", "loss"), ("the gradient is not finite", "norm")):
             if not math.isfinite(found[name]):
                 raise Diverged(state.global_step, what)
-        self.report(float(state.global_step), float(self.steps), f"loss {found['loss']:.3f}")
+        done, total = (state.global_step, self.steps) if self.steps else (self.meter.trained, self.tokens)
+        self.report(float(done), float(total), f"loss {found['loss']:.3f}")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **options: Any) -> Any:
+        if self.steps is None and self.meter.trained >= self.tokens:
+            control.should_training_stop = control.should_log = True
+        return control
 
 
 def _save(task: TrainTask, model: Any, folder: Path) -> None:
