@@ -174,7 +174,8 @@ def _dangling(file: MatrixFile, matrix: Matrix) -> Iterator[HarnessError]:
 
 
 def _by_groups(matrix: Matrix) -> Iterator[HarnessError]:
-    if matrix.baseline in matrix.methods and matrix.methods[matrix.baseline].groups:
+    entry = matrix.methods.get(matrix.baseline or "")
+    if entry and entry.groups:
         what = f"the baseline `{matrix.baseline}` has `groups`, so there is no one model to compare with"
         yield HarnessError(what, where=matrix.where("baseline"), todo="name a method without `groups`")
 
