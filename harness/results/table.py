@@ -54,6 +54,7 @@ class Row:
     """level "method": the mean over the seeds of one method on one model; "cell": one of several seeds.
 
     A method with one cell is one row, of level "method", which names that cell. entries follow the table's columns.
+    groups: how many groups of the training data a row is the mean over; 0 where there are none.
     """
 
     level: Level
@@ -69,6 +70,7 @@ class Row:
     notes: tuple[str, ...] = ()
     trained: bool = False
     tuning: Tuning | None = None
+    groups: int = 0
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def make_table(
     columns = make_columns([r.task for c in frame.cells for r in c.results], strict)
     groups: dict[tuple[str, str], list[CellResult]] = {}
     for cell in frame.cells:
-        groups.setdefault((cell.view.model, cell.view.method), []).append(cell)
+        groups.setdefault((cell.view.model, cell.view.row), []).append(cell)
     present = baseline if any(method == baseline for _, method in groups) else None
     made: list[Row] = []
     for (model, method), cells in groups.items():
@@ -179,7 +181,7 @@ def _row(level: Level, cells: Sequence[CellResult], against: Sequence[CellResult
     return Row(
         level,
         first.model,
-        first.method,
+        first.row if level == "method" else first.method,
         tuple(c.view.name for c in cells),
         tuple(c.view.seed for c in cells if c.view.seed is not None),
         state,
@@ -190,6 +192,7 @@ def _row(level: Level, cells: Sequence[CellResult], against: Sequence[CellResult
         tuple(dict.fromkeys(notes)),
         trained=any(c.view.train for c in cells),
         tuning=cells[0].tuning,
+        groups=len({c.view.method for c in cells}) if first.group_of else 0,
     )
 
 
@@ -351,6 +354,10 @@ def row_label(row: Row) -> str:
     """`sft`, `sft (3 seeds)` for a mean, `sft s0` for one seed of several."""
     if row.level == "cell":
         return f"{row.method} s{row.seeds[0]}" if row.seeds else row.cells[0]
+    if row.groups:
+        return f"{row.method} ({row.groups} groups" + (
+            f", {len(row.cells)} cells)" if len(row.cells) > row.groups else ")"
+        )
     return row.method if len(row.cells) == 1 else f"{row.method} ({len(row.cells)} seeds)"
 
 
@@ -364,6 +371,11 @@ def _table_notes(rows: Sequence[Row], present: str | None, wanted: str | None) -
         )
     if any(e.how.endswith("items x seeds") for e in estimates):
         notes.append("Several seeds: intervals cover items and training seeds, crossed.")
+    if any(row.groups for row in rows):
+        notes.append(
+            "Groups: the mean over models trained on one group of the rows each, all asked every item. Groups and "
+            "seeds count alike as runs in its intervals; costs are the mean of one model."
+        )
     if any(row.tuning for row in rows):
         notes.append(
             "Tuned rows: the best of their trials by the loss on held-out training rows, trained again on all rows. "
