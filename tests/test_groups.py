@@ -172,3 +172,42 @@ def test_a_run_trains_every_group_on_its_rows_and_the_table_has_one_row(tmp_path
     assert " new" not in again  # nothing is done twice
     assert [v.row for v in cell_views(found)] == ["base", "sft", "custom", "custom"]
     assert {v.group_of for v in load_run(store, "small").cells} == {"", "custom"}
+
+
+def test_the_groups_of_a_seed_are_one_result_and_seeds_stay_seeds(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from tests.test_results_table import TASKS, World
+
+    made = World(tmp_path)
+    made.cell("base", dict.fromkeys(TASKS, 0.3))
+    for seed in range(2):
+        for group, share in (("a", 0.2), ("b", 0.6)):
+            made.cell(f"own[topic={group}]", dict.fromkeys(TASKS, share), seed=seed)
+    made.cells = [replace(c, group_of="own") if c.method.startswith("own") else c for c in made.cells]
+    row = next(r for r in made.table(rows="methods").rows if r.method == "own")
+    assert (row.groups, row.seeds, len(row.cells)) == (2, (0, 1), 4)
+    first = row.entries[0]
+    assert first.estimate is not None
+    assert first.estimate.value == pytest.approx(0.4)
+    assert first.estimate.seeds == 2
+    one = made.table(rows="all").rows
+    assert [r.entries[0].estimate.value for r in one if r.level == "cell" and r.entries[0].estimate] == [
+        pytest.approx(x) for x in (0.2, 0.6, 0.2, 0.6)
+    ]
+
+
+def test_one_seed_of_several_groups_is_no_finding(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from tests.test_results_table import TASKS, World
+
+    made = World(tmp_path)
+    made.cell("base", dict.fromkeys(TASKS, 0.1))
+    for group in "abc":
+        made.cell(f"own[topic={group}]", dict.fromkeys(TASKS, 0.9))
+    made.cells = [replace(c, group_of="own") if c.method.startswith("own") else c for c in made.cells]
+    row = next(r for r in made.table(rows="methods").rows if r.method == "own")
+    shown = [e.finding.verdict for e in row.entries if e.finding]
+    assert shown
+    assert set(shown) == {"items only"}

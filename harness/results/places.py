@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from harness.results import stats
 from harness.results.columns import Column
 from harness.results.frame import CellResult, Result
 from harness.results.tiers import Place, rank
@@ -37,7 +38,7 @@ def _row(cells: Sequence[CellResult], tasks: Sequence[Column]) -> dict[str, list
     row = {}
     for task in tasks:
         results = [r for r in task.results_of(cells) if r is not None and r.state == "ok" and r.samples is not None]
-        if len(results) < len(cells):
+        if len(results) < len(task.results_of(cells)) or stats.mean(results).value is None:
             return None
         row[task.label] = results
     return row

@@ -183,7 +183,7 @@ def _row(level: Level, cells: Sequence[CellResult], against: Sequence[CellResult
         first.model,
         first.row if level == "method" else first.method,
         tuple(c.view.name for c in cells),
-        tuple(c.view.seed for c in cells if c.view.seed is not None),
+        tuple(dict.fromkeys(c.view.seed for c in cells if c.view.seed is not None)),
         state,
         reason,
         first.flags,
@@ -373,8 +373,8 @@ def _table_notes(rows: Sequence[Row], present: str | None, wanted: str | None) -
         notes.append("Several seeds: intervals cover items and training seeds, crossed.")
     if any(row.groups for row in rows):
         notes.append(
-            "Groups: the mean over models trained on one group of the rows each, all asked every item. Groups and "
-            "seeds count alike as runs in its intervals; costs are the mean of one model."
+            "Groups: the mean over models trained on one group of the rows each, all asked every item; costs are the "
+            "mean of one model."
         )
     if any(row.tuning for row in rows):
         notes.append(
