@@ -158,7 +158,9 @@ def _publishing(verb: Verb) -> None:
     board.add_argument("--replaces", action="append", metavar="ENTRY", help=text)
     board.add_argument("--withdraw", metavar="ENTRY", help="withdraw an entry; it stays, with the reason")
     board.add_argument("--why", metavar="TEXT", help="the reason of a withdrawal")
-    board.add_argument("--protocol", action="store_true", help="print the digests that board.yaml pins, by today's code")
+    board.add_argument(
+        "--protocol", action="store_true", help="print the digests that board.yaml pins, by today's code"
+    )
     board.set_defaults(only=[], seeds=None)
 
 
@@ -193,6 +195,8 @@ def _keeping(verb: Verb) -> None:
     export.add_argument("file", type=Path)
     text = "FILE is a folder: write one small file for each finished cell, as a matrix's `entries:` takes them"
     export.add_argument("--entries", action="store_true", help=text)
+    text = "FILE is a folder: the finished cells as other tools read them, for model cards or as lm-eval writes them"
+    export.add_argument("--format", choices=("model-index", "lm-eval"), help=text)
     text = "take over what `export` packed, after checking every digest"
     import_ = verb("import", "transfer:import_", text, "demo.run", _store)
     import_.add_argument("file", type=Path)

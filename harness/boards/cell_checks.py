@@ -117,7 +117,9 @@ def _metrics(cell: OpenedCell, task: Measured, score: Record, place: str) -> Ite
         what = f"{len(samples)} samples; the board asks {wanted}"
         yield Finding(cell.file, f"{place}.samples.jsonl", what)
     if task.task.primary not in metrics:
-        yield Finding(cell.file, f"{place}.metrics.json.{task.task.primary}", "the metric that the board shows is missing")
+        yield Finding(
+            cell.file, f"{place}.metrics.json.{task.task.primary}", "the metric that the board shows is missing"
+        )
     for metric, stated in metrics.items():
         again = recomputed(samples, metric)
         value = stated.get("value")

@@ -114,9 +114,7 @@ class Checker:
         for name in sorted(there - manifest.files.keys()):
             yield Finding(f"{place.name}/{name}", f"{MANIFEST}: files", "the manifest does not name it")
 
-    def _cell(
-        self, path: Path, file: str, view: CellView | None, rows: dict[str, set[int | None]]
-    ) -> list[Finding]:
+    def _cell(self, path: Path, file: str, view: CellView | None, rows: dict[str, set[int | None]]) -> list[Finding]:
         admission = self.board.admission
         try:
             with opened(path, file, read_header(path), view) as cell:
@@ -124,7 +122,7 @@ class Checker:
                     return [Finding(file, "index.json: manifest.cell", f"it is of {cell.name}")]
                 if cell.trained:
                     rows.setdefault(cell.row, set()).add(cell.seed)
-                found = list(check_cell(cell, self.tasks, admission))
+                found = list(dict.fromkeys(check_cell(cell, self.tasks, admission)))
                 if not found:  # what is said again from raw responses would only repeat it
                     found += check_responses(cell, self.tasks, admission.responses == "required")
                 return found + list(self._copies(cell))

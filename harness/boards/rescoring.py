@@ -41,9 +41,7 @@ def check_responses(cell: OpenedCell, tasks: Mapping[str, Measured], required: b
             yield Finding(cell.file, f"{place}.responses.jsonl", "the raw responses are missing")
 
 
-def _check(
-    cell: OpenedCell, task: Measured, score: Record, generated: Record, place: str
-) -> Iterator[Finding]:
+def _check(cell: OpenedCell, task: Measured, score: Record, generated: Record, place: str) -> Iterator[Finding]:
     from harness.evaluation import lm
     from harness.steps.responses import answered, read_responses
 
@@ -51,7 +49,9 @@ def _check(
     responses = {r.key: r for r in answers}
     field = f"{place}.responses.jsonl"
     if len(responses) != len(answers):
-        yield Finding(cell.file, field, f"{len(answers) - len(responses)} responses answer a question for a second time")
+        yield Finding(
+            cell.file, field, f"{len(answers) - len(responses)} responses answer a question for a second time"
+        )
     scored = dict(responses)
     if score.identity.get("answers"):
         stack = _stack(score, generated)
@@ -122,8 +122,7 @@ def prints(cell: OpenedCell, tasks: Mapping[str, Measured]) -> Iterator[tuple[st
         if canary.get("no_op"):
             continue
         said = sorted(
-            (r.key, r.text, list(r.tokens), list(r.logprobs))
-            for r in read_responses(generated.file("responses.jsonl"))
+            (r.key, r.text, list(r.tokens), list(r.logprobs)) for r in read_responses(generated.file("responses.jsonl"))
         )
         who = digest([generated.identity.get("artifact"), generated.identity.get("prompts", [])])
         yield digest([name, said]), who, f"{cell.name}.{name}.responses.jsonl"

@@ -49,9 +49,7 @@ def _publish(args: argparse.Namespace, checker: Checker) -> int:
     run = for_board(view_named(args, store), checker.tasks)
     replaces = args.replaces or ()
     checker.said.update(checker.answers_on_board(replaces))
-    came = publish(
-        args.board, checker.board, store, run, check=checker.entry, replaces=replaces, dry=args.check
-    )
+    came = publish(args.board, checker.board, store, run, check=checker.entry, replaces=replaces, dry=args.check)
     warn(store)
     if came.findings or args.check:
         return _told(args, came.findings, came.name)
