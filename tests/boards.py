@@ -15,7 +15,8 @@ from harness.results.frame import CellView
 from harness.runs import RunView
 from harness.store import Store
 from harness.store.record import measure
-from harness.store.transfer import export, import_, read_manifest as read_header
+from harness.store.transfer import export, import_
+from harness.store.transfer import read_manifest as read_header
 from tests.runs import harness
 
 BOARD = """

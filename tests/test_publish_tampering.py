@@ -1,4 +1,4 @@
-"""`harness publish BOARD --check` refuses what was tampered with, by file and field: also where every digest was redone."""
+"""`publish BOARD --check` refuses what was tampered with, by file and field, also where every digest was redone."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def _write(file: Path, text: str) -> Path:
     return file
 
 
-WRITERS: dict[str, Callable[[Sequence[CellView], "Store", Path], list[Path]]] = {
+WRITERS: dict[str, Callable[[Sequence[CellView], Store, Path], list[Path]]] = {
     "model-index": write_model_index,
     "lm-eval": write_lm_eval,
 }
