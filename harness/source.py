@@ -14,10 +14,11 @@ OURS = ("harness", "suites", "pyproject.toml")  # what moves numbers; notes and 
 
 
 @cache
-def source_state(root: Path = Path(__file__).resolve().parents[1]) -> dict[str, Any]:
+def source_state() -> dict[str, Any]:
     """{"version", "commit", "clean"}; commit and clean are None outside a git checkout, as in an installed wheel."""
     from harness import __version__
 
+    root = Path(__file__).resolve().parents[1]
     commit = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
     changed = _git(root, "status", "--porcelain", "--", *OURS) if commit else None
     return {"version": __version__, "commit": commit, "clean": None if changed is None else changed == ""}

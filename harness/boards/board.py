@@ -6,7 +6,7 @@ It reads and checks the file alone; whether entries keep to it is for `checks`, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -70,7 +70,7 @@ class Board(Strict):
     title: str
     suites: dict[str, SuiteForm] = Field(min_length=1)
     engine: EngineSettings = EngineSettings()
-    protocol: dict[str, Pins] = {}
+    protocol: Mapping[str, Pins] = Field(default_factory=dict)
     admission: Admission
     order_by: Literal["mean"]
 

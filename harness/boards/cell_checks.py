@@ -1,6 +1,6 @@
 """What one cell's file must fulfil on a board: protocol, completeness, overlap, source tree, settings, metrics.
 
-It reads records and samples; scoring again from raw responses is for `rescoring`, what cells have in common for `checks`.
+It reads records and samples; scoring again from raw responses is for `rescoring`, what cells share for `checks`.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def recomputed(samples: Sequence[Mapping[str, Any]], metric: str) -> float | Non
     name = metric.split(",")[0]
     if name in corpus.COUNTED or name in corpus.CORRELATIONS:
         return corpus.score([(gold, predicted) for gold, predicted in scores], name)
-    flat = [each for s in scores for each in s]
+    flat = [float(each) for s in scores for each in s]
     return sum(flat) / len(flat) if flat else None
 
 

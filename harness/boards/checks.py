@@ -1,4 +1,4 @@
-"""`harness publish BOARD --check`: the ledger, every entry it names, and the files beside them, against the board's rules."""
+"""`harness publish BOARD --check`: the ledger, its entries, and the files beside them, by the board's rules."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def ledger_of(board: Path) -> Path:
 
 
 def read_ledger(board: Path) -> list[Line]:
-    """The lines of a board's ledger, [] where nothing was published. HarnessError where a line or the chain is broken."""
+    """The lines of a board's ledger, [] where there is none. HarnessError where a line or the chain is broken."""
     file = ledger_of(board)
     lines: list[Line] = []
     if not file.exists():

@@ -79,7 +79,7 @@ def _aggregated(cell: CellResult, records: Mapping[str, Record]) -> dict[str, An
     views = {t.task: t for t in cell.view.scores}
     asked = {name: views[name].measured.get("task", {}) for name in records}
     counts = {name: _metrics(record)[1] for name, record in records.items()}
-    engine = next((v.measured["engine"] for v in views.values() if "engine" in v.measured), {})
+    engine: Mapping[str, Any] = next((v.measured["engine"] for v in views.values() if "engine" in v.measured), {})
     return {
         "results": {name: {"alias": name, **_metrics(record)[0]} for name, record in records.items()},
         "group_subtasks": {name: [] for name in records},
