@@ -134,7 +134,7 @@ def recomputed(samples: Sequence[Mapping[str, Any]], metric: str) -> float | Non
     if not scores:
         return None
     if all(isinstance(s, bool | int | float) for s in scores):
-        return sum(scores) / len(scores)
+        return float(sum(scores)) / len(scores)
     if not all(isinstance(s, list) for s in scores):
         return None
     name = metric.split(",")[0]
