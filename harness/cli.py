@@ -150,8 +150,26 @@ def _results(verb: Verb) -> None:
     show.add_argument("--n", type=_positive, default=5, metavar="N", help="how many (default: 5)")
     show.add_argument("--rendered", action="store_true", help="prompts as the model's chat template renders them")
     show.set_defaults(only=[], seeds=None)
+    _publishing(verb)
     text = "score stored responses again by today's scorers, and list the verdicts that changed"
     verb("score", "score:score", text, "demo", _run_or_matrix, _selection, _store, _output)
+
+
+def _publishing(verb: Verb) -> None:
+    text = "put a run on a leaderboard, after every check; or check the board, or withdraw an entry"
+    example = "leaderboards/mine demo --mirror DIR"
+    board = verb("publish", "publish:publish", text, example, _change, _data, _store, _output)
+    board.add_argument("board", type=Path, metavar="BOARD", help="a folder with board.yaml")
+    board.add_argument("matrix", nargs="?", metavar="RUN", help="a run's name or a matrix file")
+    board.add_argument("--check", action="store_true", help="only check: the run, or without one the whole board")
+    text = "an entry that this one replaces; it stays, marked as replaced"
+    board.add_argument("--replaces", action="append", metavar="ENTRY", help=text)
+    board.add_argument("--withdraw", metavar="ENTRY", help="withdraw an entry; it stays, with the reason")
+    board.add_argument("--why", metavar="TEXT", help="the reason of a withdrawal")
+    board.add_argument(
+        "--protocol", action="store_true", help="print the digests that board.yaml pins, by today's code"
+    )
+    board.set_defaults(only=[], seeds=None)
 
 
 def _listings(verb: Verb) -> None:
@@ -185,6 +203,8 @@ def _keeping(verb: Verb) -> None:
     export.add_argument("file", type=Path)
     text = "FILE is a folder: write one small file for each finished cell, as a matrix's `entries:` takes them"
     export.add_argument("--entries", action="store_true", help=text)
+    text = "FILE is a folder: the finished cells as other tools read them, for model cards or as lm-eval writes them"
+    export.add_argument("--format", choices=("model-index", "lm-eval"), help=text)
     text = "take over what `export` packed, after checking every digest"
     import_ = verb("import", "transfer:import_", text, "demo.run", _store)
     import_.add_argument("file", type=Path)

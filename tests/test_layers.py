@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"plan", "planned", "keys", "lines", "encoders", "refused", "rows_needed", "tuning", "sampling", "groups"},
     {"training", "evaluation", "engines", "data", "results"},
     {"methods", "engines.base", "training.blocks"},
-    {"store", "digest", "matrix", "config", "errors", "packaged", "machine"},
+    {"store", "digest", "matrix", "config", "errors", "packaged", "machine", "source"},
 ]
 HEAVY = (
     "torch",
