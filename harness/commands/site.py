@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.commands.named import is_matrix, replanned, store_of, view_named, warn
 from harness.commands.prompt import as_dict, in_words
+from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from harness.engines.base import Request
@@ -20,21 +21,26 @@ if TYPE_CHECKING:
 def site(args: argparse.Namespace) -> int:
     """The command."""
     from harness.boards.site import About, write_site
-    from harness.results.frame import collect
+    from harness.results.frame import Frame, collect
 
     store = store_of(args)
     view = view_named(args, store)
+    frame = collect(view.cells, store)
+    started = tuple(cell for cell in frame.cells if any(result.state != "missing" for result in cell.results))
+    if not started:
+        raise HarnessError(f"no cell of {view.name} has a result yet", todo="`harness run` makes them")
+    left = len(frame.cells) - len(started)
     about = About(
         name=view.name,
         title=args.title or view.name,
         baseline=view.baseline,
-        notes=view.notes,
+        notes=(*view.notes, *([f"{left} cells of this run have not been run yet."] if left else [])),
         reproduce=f"harness run {args.matrix}" if is_matrix(args.matrix) else "",
     )
     reader = StoredSamples(store, replanned(args, store) if args.outputs else None)
-    write_site(about, collect(view.cells, store), args.out, read=reader)
+    write_site(about, Frame(started), args.out, read=reader)
     warn(store)
-    print(f"{args.out / 'index.html'}: {len(view.cells)} cells; open it in a browser")
+    print(f"{args.out / 'index.html'}: {len(started)} cells; open it in a browser")
     return 0
 
 

@@ -32,7 +32,7 @@ def write_site(about: About, frame: Frame, out: Path, *, read: Reader | None = N
     something else.
     """
     _make_room(out)
-    table = make_table(frame, baseline=about.baseline, notes=about.notes)
+    table = make_table(frame, baseline=about.baseline)
     for file in sorted(ASSETS.iterdir()):
         if file.is_file():
             shutil.copyfile(file, out / file.name)

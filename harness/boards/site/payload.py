@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.boards.site.about import About
+from harness.boards.site import words
 from harness.boards.site.verdicts import places, verdicts
 from harness import methods
 from harness.results.columns import Column
@@ -53,6 +54,8 @@ def make_payload(about: About, frame: Frame, table: Table) -> dict[str, Any]:
     said = Sentences()
     numbers = {cell.view.name: number for number, cell in enumerate(frame.cells)}
     known = verdicts(table)
+    ranked = places(frame, table)
+    notes = words.notes(table, words.judged(known, table), words.any_tiers(ranked))
     rows = [_row(row, place, numbers, known, said) for place, row in enumerate(table.rows)]
     columns = [_column(column, said) for column in table.columns]
     return {
@@ -61,7 +64,7 @@ def make_payload(about: About, frame: Frame, table: Table) -> dict[str, Any]:
         "name": about.name,
         "title": about.title,
         "baseline": table.baseline,
-        "notes": list(table.notes),
+        "notes": [*notes, *about.notes],
         "reproduce": about.reproduce,
         "links": [list(link) for link in about.links],
         "suites": list(dict.fromkeys(column.suite for column in table.columns)),
@@ -69,7 +72,7 @@ def make_payload(about: About, frame: Frame, table: Table) -> dict[str, Any]:
         "cost_names": [name for name, _, _ in COSTS],
         "costs": [list(cost) for cost in COSTS if any(getattr(r.cost, cost[0]) is not None for r in table.rows)],
         "rows": rows,
-        "places": places(frame, table),
+        "places": ranked,
         "cells": [{"name": c.view.name, "model": c.view.model, "method": c.view.method} for c in frame.cells],
         "measured": _measured(frame),
         "history": [asdict(point) for point in sorted(about.history, key=lambda p: p.day)],

@@ -44,7 +44,7 @@ def shards(frame: Frame, columns: Sequence[Column], read: Reader | None) -> Iter
 def _column(place: int, column: Column, frame: Frame, read: Reader | None) -> Iterator[Shard]:
     shared = _Items()
     for number, cell in enumerate(frame.cells):
-        result = next((r for r in cell.results if _is_of(r.task, column)), None)
+        result = next((r for r in cell.results if is_of(r.task, column)), None)
         if result is None or result.state != "ok":
             continue
         samples = read(cell.view.name, result.task) if read else None
@@ -55,7 +55,8 @@ def _column(place: int, column: Column, frame: Frame, read: Reader | None) -> It
         yield Shard(place, None, shared.body())
 
 
-def _is_of(task: TaskView, column: Column) -> bool:
+def is_of(task: TaskView, column: Column) -> bool:
+    """Whether the column is that of this task, metric and protocol."""
     return (task.suite, task.task, task.primary, task.protocol) == (
         column.suite,
         column.task,

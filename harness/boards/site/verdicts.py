@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.boards.site.samples import is_of
 from harness.results.columns import Column
 from harness.results.corrections import benjamini_hochberg
 from harness.results.frame import CellResult, Frame, Result
@@ -71,9 +72,9 @@ def _headline(table: Table, suite: str) -> list[Column]:
 def _places(rows: Sequence[Row], cells: Mapping[str, CellResult], columns: Sequence[Column]) -> dict[str, Any]:
     complete = {}
     for place, row in enumerate(rows):
-        results = {c.label: _results(row, cells, c) for c in columns}
-        if row.level == "method" and results and all(results.values()):
-            complete[str(place)] = results
+        finished = [found for name in row.cells if (found := _results(cells[name], columns))]
+        if row.level == "method" and finished and columns:
+            complete[str(place)] = {c.label: [found[c.label] for found in finished] for c in columns}
     if len(complete) < 2:
         return {"reason": "fewer than two rows have all tasks"}
     try:
@@ -84,15 +85,11 @@ def _places(rows: Sequence[Row], cells: Mapping[str, CellResult], columns: Seque
     return {"places": [[p.tier, p.low, p.high] if p else None for p in listed], "of": len(complete)}
 
 
-def _results(row: Row, cells: Mapping[str, CellResult], column: Column) -> list[Result]:
-    """One a seed, or none where any is missing."""
-    wanted = (column.suite, column.task, column.metric, column.protocol)
-    found = [
-        result
-        for name in row.cells
-        for result in cells[name].results
-        if (result.task.suite, result.task.task, result.task.primary, result.task.protocol) == wanted
-        and result.state == "ok"
-        and result.value is not None
-    ]
-    return found if len(found) == len(row.cells) else []
+def _results(cell: CellResult, columns: Sequence[Column]) -> dict[str, Result]:
+    """A result for every column, or none at all: a seed that lacks a task would move the others' mean."""
+    found = {}
+    for column in columns:
+        for result in cell.results:
+            if is_of(result.task, column) and result.state == "ok" and result.value is not None:
+                found[column.label] = result
+    return found if len(found) == len(columns) else {}

@@ -9,9 +9,13 @@
     const data = Harness.data;
     document.title = data.title;
     document.getElementById("title").textContent = data.title;
-    data.rows.forEach((row, at) => { row.at = at; row.text = `${row.model} ${row.method} ${row.label}`.toLowerCase(); });
-    // What failed or diverged is a finding; what nobody ran yet is none.
-    for (const row of data.rows) row.found = row.entries.some((entry) => entry.v !== undefined || entry.state !== "missing");
+    let above = null; // the method that the next seeds belong to
+    data.rows.forEach((row, at) => {
+      row.at = at;
+      if (row.level === "method") above = row;
+      row.above = above;
+      row.text = `${row.model} ${row.method} ${row.label}`.toLowerCase();
+    });
     filters(data);
     foot(data);
     addEventListener("hashchange", () => { if (location.hash !== "#main") Harness.show(); });
@@ -26,6 +30,7 @@
     navigation(place);
     settle(place.at);
     document.getElementById("filters").hidden = !view.filtered;
+    document.querySelector("#filters [name=delta]")?.closest("label").toggleAttribute("hidden", !view.differs);
     const main = document.getElementById("main");
     if (same === drawn && view.update) {
       view.update(place);
@@ -42,7 +47,6 @@
     const seeds = Number(at.get("seeds") || 0);
     return Harness.data.rows.filter((row) =>
       (row.level === "method" || at.get("each")) &&
-      (row.found || at.get("empty")) &&
       words.every((word) => row.text.includes(word)) &&
       (!at.get("model") || row.model === at.get("model")) &&
       (!at.get("family") || row.families.includes(at.get("family"))) &&
@@ -72,7 +76,6 @@
       ...(families.length > 1 ? [choice("family", "Family", [["", "all"], ...families.map((f) => [f, f])])] : []),
       ...(seeds.length > 1 ? [choice("seeds", "Seeds", [["", "any"], ...seeds.sort((a, b) => a - b).map((n) => [n, `${n} or more`])])] : []),
       ...(many ? [tick("each", "each seed")] : []),
-      ...(data.rows.every((row) => row.found) ? [] : [tick("empty", "rows not run yet")]),
       ...(data.baseline ? [tick("delta", `difference to ${data.baseline}`)] : []),
       el("output", { id: "count" }));
     form.addEventListener("submit", (event) => event.preventDefault());

@@ -74,7 +74,7 @@ const Harness = (() => {
     return `#/${path}${query.size ? `?${query}` : ""}`;
   }
 
-  const FILTERS = ["q", "model", "family", "seeds", "each", "empty", "delta"]; // these stay when the view changes
+  const FILTERS = ["q", "model", "family", "seeds", "each", "delta"]; // these stay when the view changes
 
   function kept(at) {
     return Object.fromEntries(FILTERS.filter((name) => at.get(name)).map((name) => [name, at.get(name)]));

@@ -57,7 +57,7 @@
 
   function grid({ heads, lines }) {
     return el("table", { class: "map" }, el("caption", { class: "unseen" }, "Differences"),
-      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "method"), heads.map((head) => el("th", { scope: "col" }, head)))),
+      el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "text" }, "method"), heads.map((head) => el("th", { scope: "col" }, head)))),
       el("tbody", {}, lines.map(([label, fields]) => el("tr", {}, el("th", { scope: "row" }, label), fields.map(field)))));
   }
 

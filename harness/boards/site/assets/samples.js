@@ -13,7 +13,7 @@
       name, onchange: (event) => Harness.change({ [name]: event.target.value, item: "", from: "" }),
     }, options.map(([value, shown]) => el("option", { value }, shown))));
     const picks = el("p", { class: "picks" }, pick("task", "Task", columns.map((c) => [c.at, c.label])),
-      pick("a", "A", []), pick("b", "B", []), pick("only", "Show", KINDS));
+      pick("a", "A", []), pick("b", "B", []));
     const body = el("div", { class: "samples" });
     now = { columns, picks, body, turn: 0 };
     update(place);
@@ -35,7 +35,7 @@
     const a = cells.find((cell) => String(cell.at) === place.at.get("a")) || cells.find((cell) => cell !== base) || cells[0];
     const b = place.at.get("b") === "none" ? null
       : cells.find((cell) => String(cell.at) === place.at.get("b")) || (base !== a && base) || null;
-    choose(column, cells, a, b, place.at.get("only") || "");
+    choose(column, cells, a, b);
     now.body.setAttribute("aria-busy", "true");
     try {
       const names = ["items", a.at, ...(b ? [b.at] : [])].map((name) => `samples/${column.at}/${name}`);
@@ -47,7 +47,7 @@
     now.body.removeAttribute("aria-busy");
   }
 
-  function choose(column, cells, a, b, only) {
+  function choose(column, cells, a, b) {
     const options = () => cells.map((cell) => el("option", { value: cell.at }, cell.name));
     const field = (name) => now.picks.querySelector(`[name=${name}]`);
     field("task").value = column.at;
@@ -55,7 +55,6 @@
     field("a").value = a.at;
     field("b").replaceChildren(el("option", { value: "none" }, "nothing"), ...options());
     field("b").value = b ? b.at : "none";
-    field("only").value = only;
   }
 
   // 1 right, 0 wrong, null where the score says neither (a share, a correlation, nothing).
@@ -83,10 +82,10 @@
   }
 
   function counts(kinds, only) {
-    const each = KINDS.slice(1).map(([name, text]) => el("button", {
+    const each = KINDS.map(([name, text]) => el("button", {
       type: "button", "aria-pressed": String(only === name),
-      onclick: () => Harness.change({ only: only === name ? "" : name, item: "", from: "" }),
-    }, `${text}: ${kinds.filter((k) => k === name).length}`));
+      onclick: () => Harness.change({ only: name, item: "", from: "" }),
+    }, `${text}: ${name ? kinds.filter((k) => k === name).length : kinds.length}`));
     return el("p", { class: "counts", role: "group", "aria-label": "Items by who is right" }, each);
   }
 

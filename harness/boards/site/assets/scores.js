@@ -44,7 +44,7 @@
     const parts = [];
     if (delta) {
       parts.push(`Each number is the row minus ${Harness.data.baseline} of the same model, on the same items. `,
-        "▲ better and ▼ worse are findings; ≈ is undecided; ◌ has one seed and is never a finding. ");
+        "▲ better and ▼ worse are findings; ≈ is undecided; ◌ has one seed and is never a finding. The thin line is zero. ");
     } else {
       parts.push("The bar under a number is its 95 % interval, the notch its value, on one scale a column. ");
     }
@@ -70,7 +70,7 @@
     if (!places) return [];
     return [{
       key: "tier", head: "tier", small: "rank", title: "Rows of one tier cannot be told apart", text: true,
-      value: (row) => { const p = places[row.at]; return p && p[0] * 1e6 + p[1] * 1e3 + p[2]; },
+      first: true, value: (row) => { const p = places[row.at]; return p && p[0] * 1e6 + p[1] * 1e3 + p[2]; },
       cell: (row) => {
         const p = places[row.at];
         if (!p) return el("td", { class: "place" }, row.level === "cell" ? "" : "–");
@@ -82,20 +82,19 @@
 
   function scored(column, delta, notes) {
     const numbers = (row) => (delta && row.entries[column.at].d) || (delta ? null : row.entries[column.at]);
-    const range = scale(column, numbers);
-    const items = column.items ? `${column.items} items` : "";
+    const range = scale(delta, numbers);
     return {
-      key: `c${column.at}`, head: column.label, small: [column.metric.split(",")[0], items].filter(Boolean).join(" · "),
-      title: `${column.metric}; sort by it`, mark: notes.mark(column.notes),
+      key: `c${column.at}`, head: column.label, small: column.parts.length ? `mean of ${column.parts.length}` : column.metric,
+      title: column.items ? `${column.items} items` : null, mark: notes.mark(column.notes),
       first: column.headline, value: (row) => numbers(row)?.v,
       cell: (row) => entry(row, column, delta, range, notes),
     };
   }
 
   // One scale a column, from the lowest to the highest end of any interval.
-  function scale(column, numbers) {
+  function scale(delta, numbers) {
     const ends = Harness.data.rows.map(numbers).filter((n) => n && n.v !== undefined)
-      .flatMap((n) => [n.l ?? n.v, n.h ?? n.v]);
+      .flatMap((n) => [n.l ?? n.v, n.h ?? n.v, ...(delta ? [0] : [])]);
     const low = ends.reduce((a, b) => Math.min(a, b), Infinity);
     const high = ends.reduce((a, b) => Math.max(a, b), -Infinity);
     return (value) => (high > low ? (100 * (value - low)) / (high - low) : 50);
@@ -121,6 +120,7 @@
       cell.style.setProperty("--l", `${range(shown.l)}%`);
       cell.style.setProperty("--h", `${range(shown.h)}%`);
       cell.style.setProperty("--v", String(range(shown.v)));
+      if (delta) { cell.classList.add("zero"); cell.style.setProperty("--z", String(range(0))); }
     }
     return cell;
   }
@@ -140,6 +140,6 @@
   }
 
   Harness.nameColumns = names;
-  Harness.view("overview", { filtered: true, show, update });
-  Harness.view("suite", { filtered: true, show, update });
+  Harness.view("overview", { filtered: true, differs: true, show, update });
+  Harness.view("suite", { filtered: true, differs: true, show, update });
 })();

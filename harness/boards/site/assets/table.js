@@ -68,13 +68,15 @@
 
   // What has no value stands last whichever way the rest is sorted. Seeds stay under their method.
   function sort(rows, column, up) {
-    const value = new Map(rows.map((row) => [row, column.value(row)]));
+    const value = new Map(rows.map((row) => [row.above, column.value(row.above)]));
     const empty = (row) => value.get(row) === null || value.get(row) === undefined;
     return [...rows].sort((one, two) => {
-      if (empty(one) || empty(two)) return empty(one) - empty(two) || one.at - two.at;
-      const [a, b] = [value.get(one), value.get(two)];
+      const [m, n] = [one.above, two.above];
+      if (m === n) return one.at - two.at;
+      if (empty(m) || empty(n)) return empty(m) - empty(n) || m.at - n.at;
+      const [a, b] = [value.get(m), value.get(n)];
       const order = typeof a === "string" ? a.localeCompare(b) : a - b;
-      return (up ? order : -order) || one.at - two.at;
+      return (up ? order : -order) || m.at - n.at;
     });
   }
 })();
