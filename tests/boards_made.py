@@ -39,7 +39,7 @@ def made_frame(
     """The first method is the baseline, untrained; each further one is better than it by what its place says."""
     rng = np.random.default_rng(7)
     views = task_views(tasks, items)
-    names = tuple(f"{n:016x}" for n in range(items))
+    names = tuple(sorted(f"{key:016x}" for key in rng.integers(1 << 60, size=items)))
     hard = rng.random((tasks, items))
     cells = []
     for model in models:
@@ -63,11 +63,13 @@ def _cell(
             value=float(scores.mean()),
             n=len(names),
             samples=Samples(names, values=array("d", scores)),
+            seed=seed,
+            settled=seed is None,
         )
         for task, scores in zip(views, right, strict=True)
     )
     trained = () if seed is None else (f"{name}.train",)
     view = CellView(name, model, method, seed, (), trained, tuple(r.task for r in results))
-    length = 1 + len(method) + sum(map(ord, method)) % 7
+    length = 1 + sum(map(ord, name)) % 97
     cost = Cost(trained_tokens=20_000, train_seconds=30.0 * length, trainable_parameters=1_000_000 * length)
     return CellResult(view, "ok", "", results, cost if trained else Cost())

@@ -3,9 +3,13 @@
 
 (() => {
   const { el, svg } = Harness;
-  const WIDTH = 760, HEIGHT = 420, LEFT = 62, RIGHT = 20, TOP = 16, BOTTOM = 48;
+  const HEIGHT = 420, LEFT = 62, RIGHT = 20, TOP = 16, BOTTOM = 48;
   const SHAPES = ["circle", "square", "diamond", "triangle"];
   let now = null;
+  let WIDTH = 760; // of the picture now drawn
+
+  // A picture is drawn for the width it has, so that its words stay as large as those around it.
+  Harness.room = () => Math.max(300, Math.min(760, document.getElementById("main").clientWidth || 760));
 
   // Costs that no row has are left out of the list, so a row's cost is found by name.
   Harness.costAt = (key) => Harness.data.cost_names.indexOf(key);
@@ -54,13 +58,14 @@
     const flat = rows.filter((row) => row.entries[column.at].v !== undefined && !(cost && row.cost[cost.at] > 0));
     if (!points.length) return [el("p", {}, `No row of these has both ${column.label} and ${cost ? cost.text : "a cost"}.`)];
     const best = frontier(points);
+    WIDTH = Harness.room();
     const x = axis(points.map((p) => p.x), LEFT, WIDTH - RIGHT, true);
     const y = axis([...points, ...flat.map((row) => row.entries[column.at])].flatMap((p) => [p.l ?? p.v, p.h ?? p.v]), HEIGHT - BOTTOM, TOP, false);
     const models = [...new Set(Harness.data.rows.map((row) => row.model))];
     const label = `${column.label} against ${cost.text}. Not beaten on both: ${best.map((p) => p.row.label).join(", ")}.`;
     const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label },
       grid(x, y, column, cost),
-      flat.filter((row) => row.method === Harness.data.baseline).slice(0, 4).map((row) => level(row, column, y)),
+      flat.filter((row) => row.method === Harness.data.baseline).slice(0, 4).map((row, at) => level(row, column, y, models.length > 1, at)),
       svg("path", { class: "frontier", d: steps(best, x, y) }),
       points.map((p) => spot(p, x, y, column, cost, models, best.includes(p))),
       labels(best, x, y));
@@ -69,7 +74,7 @@
     const caption = el("figcaption", {},
       "Up is better, left is cheaper; costs on a logarithmic scale. The line joins the rows that no other row beats on both, ",
       "by their point values: where bars overlap, the order may be chance. ",
-      flat.length ? `Not in the picture, because nothing was spent: ${flat.map((row) => row.label).join(", ")} (a dashed line where it is the baseline).` : null);
+      flat.length ? `Not in the picture, because nothing was spent: ${flat.map((row) => (models.length > 1 ? `${row.label} of ${row.model}` : row.label)).join(", ")} (a dashed line where it is the baseline).` : null);
     return [picture, legend, caption].filter(Boolean);
   }
 
@@ -102,7 +107,7 @@
     for (let e = Math.floor(low); e <= high; e += 1) {
       for (const m of steps) { const t = m * 10 ** e; if (Math.log10(t) >= low && Math.log10(t) <= high) ticks.push(t); }
     }
-    return ticks;
+    return ticks.length > 2 ? ticks : even(10 ** low, 10 ** high);
   }
   Harness.axis = axis;
 
@@ -111,7 +116,7 @@
       ...y.ticks.map((t) => [
         svg("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y.at(t), y2: y.at(t) }),
         svg("text", { x: LEFT - 8, y: y.at(t) + 4, "text-anchor": "end" }, Harness.number(t, column))]).flat(),
-      ...x.ticks.map((t) => [
+      ...apart(x).map((t) => [
         svg("line", { class: "grid", x1: x.at(t), x2: x.at(t), y1: TOP, y2: HEIGHT - BOTTOM }),
         svg("text", { x: x.at(t), y: HEIGHT - BOTTOM + 18, "text-anchor": "middle" }, Harness.amount(t, cost.kind))]).flat(),
       svg("text", { x: (LEFT + WIDTH) / 2, y: HEIGHT - 8, "text-anchor": "middle", class: "name" }, cost.text),
@@ -119,10 +124,16 @@
     ];
   }
 
-  function level(row, column, y) {
+  // Without those whose words would run into the ones before.
+  function apart(x) {
+    let last = -Infinity;
+    return x.ticks.filter((t) => x.at(t) - last > 64 && ((last = x.at(t)), true));
+  }
+
+  function level(row, column, y, many, nth) {
     const at = y.at(row.entries[column.at].v);
     return svg("g", {}, svg("line", { class: "level", x1: LEFT, x2: WIDTH - RIGHT, y1: at, y2: at }),
-      svg("text", { x: WIDTH - RIGHT, y: at - 5, "text-anchor": "end" }, `${row.label}`));
+      svg("text", { x: nth % 2 ? LEFT + 4 : WIDTH - RIGHT, y: at + (nth < 2 ? -5 : 15), "text-anchor": nth % 2 ? "start" : "end" }, many ? `${row.label}, ${row.model}` : row.label));
   }
 
   const steps = (best, x, y) => best.map((p, i) =>

@@ -6,7 +6,7 @@
   const WORDS = [
     ["Score", "How much of the task was answered as it should be, in percent unless the column says otherwise. Click it for the items behind it."],
     ["Interval", "The bar, and the two numbers under the score. With other questions of the same kind (and other training seeds, where a row has several) the score would lie in such a range in 95 of 100 cases. Two scores whose bars overlap much are not known to be different."],
-    ["Tier and rank", "Rows of one tier cannot be told apart by these data. Rank 2 to 5 says that anything from second to fifth place is compatible with what was measured."],
+    ["Tier and rank", "Rows of one tier cannot be told from the best row of that tier by these data; tier 1 holds the leader. Rank 2 to 5 says that anything from second to fifth place is compatible with what was measured."],
     ["▲ better, ▼ worse", "A difference to the baseline that holds after correction for how many differences this board looks at. Only these are findings."],
     ["≈ undecided", "The data do not say which is better. That is not the same as equal."],
     ["◌ one seed", "The row was trained once. Another training run of the same method would give another number, and nobody knows how far away; so it is never a finding, however large."],
@@ -23,6 +23,8 @@
       ...(data.links.length ? [el("h3", {}, "Elsewhere"), el("ul", {}, data.links.map(([text, href]) => el("li", {}, el("a", { href }, text))))] : []),
       el("h3", {}, "Protocols"),
       el("p", {}, "What was measured how. Two columns of one task with different protocols do not compare."),
+      el("ul", {}, data.columns.filter((column) => column.parts.length)
+        .map((column) => el("li", {}, `${column.label}: the plain mean of ${column.parts.join(", ")}`))),
       data.columns.filter((column) => !column.parts.length).map(protocol));
   }
 

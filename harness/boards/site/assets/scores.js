@@ -48,9 +48,9 @@
     } else {
       parts.push("The bar under a number is its 95 % interval, the notch its value, on one scale a column. ");
     }
-    if (places?.places) parts.push("Rows of one tier cannot be told apart; tier 1 holds the leader. ");
+    if (places?.places) parts.push("Rows of one tier cannot be told from the best of that tier; tier 1 holds the leader. ");
     else if (places) parts.push(`No tiers: ${places.reason}. `);
-    const whole = shown.filter((column) => column.parts.length);
+    const whole = suite ? shown.filter((column) => column.parts.length) : [];
     for (const column of whole) parts.push(`${column.label} is the plain mean of ${column.parts.join(", ")}. `);
     return el("p", { class: "lead" }, parts);
   }
@@ -69,7 +69,7 @@
     const places = Harness.data.places[suite]?.places;
     if (!places) return [];
     return [{
-      key: "tier", head: "tier", small: "rank", title: "Rows of one tier cannot be told apart", text: true,
+      key: "tier", head: "tier", small: "rank", title: "Rows of one tier cannot be told from its best", text: true,
       first: true, value: (row) => { const p = places[row.at]; return p && p[0] * 1e6 + p[1] * 1e3 + p[2]; },
       cell: (row) => {
         const p = places[row.at];
@@ -86,7 +86,7 @@
     return {
       key: `c${column.at}`, head: column.label, small: column.parts.length ? `mean of ${column.parts.length}` : column.metric,
       title: column.items ? `${column.items} items` : null, mark: notes.mark(column.notes),
-      first: column.headline, value: (row) => numbers(row)?.v,
+      first: column.headline, scored: true, value: (row) => numbers(row)?.v,
       cell: (row) => entry(row, column, delta, range, notes),
     };
   }

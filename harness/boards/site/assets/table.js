@@ -60,8 +60,8 @@
       onsort({ sort: column.key, up: up ? "1" : "" });
       Harness.say(`sorted by ${column.head}, ${up ? "ascending" : "descending"}`);
     };
-    return el("th", { scope: "col", class: column.text ? "text" : "number" },
-      el("button", { type: "button", onclick: sorted, title: column.title }, column.head,
+    return el("th", { scope: "col", class: column.text ? "text" : column.scored ? "score" : "number" },
+      el("button", { type: "button", onclick: sorted, title: column.title }, el("span", {}, column.head),
         column.small ? el("small", {}, column.small) : null),
       column.mark || null);
   }

@@ -3,8 +3,9 @@
 
 (() => {
   const { el, svg } = Harness;
-  const WIDTH = 760, HEIGHT = 320, LEFT = 62, RIGHT = 20, TOP = 16, BOTTOM = 40;
+  const HEIGHT = 320, LEFT = 62, RIGHT = 20, TOP = 16, BOTTOM = 40;
   let now = null;
+  let WIDTH = 760; // of the picture now drawn
 
   const rowOf = (point) => `${point.model} · ${point.method}`;
 
@@ -33,6 +34,7 @@
   }
 
   function picture(points, column, row) {
+    WIDTH = Harness.room();
     const y = Harness.axis(points.flatMap((p) => [p.l ?? p.v, p.h ?? p.v]), HEIGHT - BOTTOM, TOP, false);
     const [first, last] = [points[0].t, points[points.length - 1].t];
     const x = (t) => (last > first ? LEFT + 14 + ((t - first) / (last - first)) * (WIDTH - RIGHT - LEFT - 28) : (LEFT + WIDTH) / 2);
