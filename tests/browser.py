@@ -51,7 +51,7 @@ class Visit:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda asked: self._note(asked.url))
         self.page.goto((site / "index.html").as_uri() + address)
-        self.page.wait_for_function("document.documentElement.dataset.ready === 'yes'")
+        self.page.wait_for_selector("html[data-ready]", state="attached")
 
     def _note(self, url: str) -> None:
         if not url.startswith(("file:", "data:")):
@@ -70,4 +70,5 @@ class Visit:
     def close(self) -> None:
         """Ends the visit, which must have been quiet."""
         self.context.close()
-        assert (self.complaints, self.calls) == ([], [])
+        assert not self.complaints, self.complaints
+        assert not self.calls, self.calls

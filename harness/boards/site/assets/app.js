@@ -25,7 +25,7 @@
 
   Harness.show = () => {
     const place = Harness.place();
-    const view = Harness.views.get(place.view) || Harness.views.get("overview");
+    const view = named(place);
     const same = `${place.view}/${place.of}`;
     navigation(place);
     settle(place.at);
@@ -40,6 +40,14 @@
     }
     drawn = same;
   };
+
+  // An address may name what this board does not have: an old link, or a mistake in typing.
+  function named(place) {
+    const view = Harness.views.get(place.view);
+    const known = view && (view.wanted ? view.wanted() : place.view !== "suite" || Harness.data.suites.includes(place.of));
+    if (!known) [place.view, place.of] = ["overview", ""];
+    return Harness.views.get(place.view);
+  }
 
   // Which rows the filters leave.
   Harness.rows = (at) => {
