@@ -139,7 +139,7 @@
   }
 
   function text(name, body) {
-    return body === null ? null : el("div", { class: "text" }, el("h5", {}, name), el("pre", { tabindex: "0", "aria-label": name }, body));
+    return body === null ? null : el("div", { class: "text" }, el("p", { class: "name" }, name), el("pre", { tabindex: "0", "aria-label": name }, body));
   }
 
   Harness.view("samples", { title: "Samples", filtered: false, show, update, wanted: () => Object.keys(Harness.data.sampled).length > 0 });
