@@ -16,7 +16,6 @@ from harness.boards.site.samples import LONGEST
 from harness.errors import HarnessError
 from harness.results.frame import Cost, Frame, TaskView
 from tests.boards_made import made_frame
-from tests.runs import harness, write_matrix
 
 
 def loaded(file: Path) -> Any:
@@ -122,7 +121,14 @@ def test_a_link_that_is_neither_relative_nor_http_is_refused(address: str) -> No
 
 
 def test_links_to_files_beside_the_site_and_to_the_web_are_taken() -> None:
-    for address in ("../board.csv", "board.md", "./x/y", "https://example.org/a?b=c:d", "entries/a.tar.gz", "#/reading"):
+    for address in (
+        "../board.csv",
+        "board.md",
+        "./x/y",
+        "https://example.org/a?b=c:d",
+        "entries/a.tar.gz",
+        "#/reading",
+    ):
         About("a", "A", links=(("there", address),))
 
 
@@ -135,15 +141,12 @@ def test_the_pages_name_no_address_outside_and_never_write_html() -> None:
             assert word not in text, (file.name, word)
 
 
-def test_the_command_makes_the_site_of_a_run_with_what_was_sent_and_said(tmp_path: Path, tiny_model: Path) -> None:
-    write_matrix(tmp_path, tiny_model)
-    harness(tmp_path, "run", "small.yaml", "--only", "base", "--only", "sft")
-    out, _ = harness(tmp_path, "site", "small.yaml", "--out", "pages", "--title", "Mine", "--outputs")
-    assert out == "pages/index.html: 2 cells; open it in a browser\n"
-    body = loaded(tmp_path / "pages" / "data" / "board.js")
+@pytest.mark.slow
+def test_the_command_makes_the_site_of_a_run_with_what_was_sent_and_said(site_of_a_run: Path) -> None:
+    body = loaded(site_of_a_run / "data" / "board.js")
     assert (body["title"], body["reproduce"]) == ("Mine", "harness run small.yaml")
     assert "1 cells of this run have not been run yet." in body["notes"]
     column = str(next(at for at, c in enumerate(body["columns"]) if c["task"] == "made_word_problems"))
     assert body["sampled"][column] == [0, 1]
-    items, sft = (loaded(tmp_path / "pages" / "data" / "samples" / column / name) for name in ("items.js", "1.js"))
+    items, sft = (loaded(site_of_a_run / "data" / "samples" / column / name) for name in ("items.js", "1.js"))
     assert len(items["prompt"]) == 12 and items["prompt"][0].startswith("[") and any(sft["output"])

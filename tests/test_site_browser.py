@@ -37,7 +37,12 @@ def texts(cell: str, task: TaskView) -> list[Mapping[str, Any]]:
     lines = []
     for n in range(40):
         right = float(n % 2 == 0 if cell == "small.base" else n % 3 == 0)
-        said = {"answer": f"said {n}", "target": str(n), "prompt": f"What is {n}?", "output": f"It is {n}, says {cell}."}
+        said = {
+            "answer": f"said {n}",
+            "target": str(n),
+            "prompt": f"What is {n}?",
+            "output": f"It is {n}, says {cell}.",
+        }
         lines.append({"doc": n, "hash": f"{n:016x}", "scores": {task.primary: right}, "outcome": "", "why": "", **said})
     return lines
 
@@ -227,7 +232,24 @@ def test_hostile_names_are_shown_letter_by_letter_and_nothing_of_them_runs(brows
         visit.close()
 
 
-def test_five_hundred_cells_by_twenty_tasks_open_within_two_seconds_and_stay_quick(browser: Any, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_pages_of_a_real_run_show_its_rows_and_what_its_model_was_asked_and_said(
+    browser: Any, site_of_a_run: Path
+) -> None:
+    visit = Visit(browser, site_of_a_run)
+    assert set(visit.column(1)) == {"base", "sft"} and visit.page.locator("h1").inner_text() == "Mine"
+    visit.page.get_by_role("link", name="math", exact=True).click()
+    visit.page.locator("td.score a").first.click()
+    visit.page.wait_for_selector(".item")
+    words = visit.page.locator(".item .name").all_inner_texts()
+    assert {"Prompt as sent", "Expected", "Answer as read by the scorer", "Output"} <= set(words)
+    assert visit.page.locator(".list li").count() == 12
+    visit.close()
+
+
+def test_five_hundred_cells_by_twenty_tasks_open_within_two_seconds_and_stay_quick(
+    browser: Any, tmp_path: Path
+) -> None:
     """The browser's share alone: rows of a small board, each many times over under names of their own."""
     frame = made_frame(["m"], ["base", "sft", "lora", "dora", "dft"], tasks=20, items=30)
     about = About("large", "A large board")

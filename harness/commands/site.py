@@ -49,9 +49,7 @@ class StoredSamples:
 
     def __init__(self, store: Store, plan: Plan | None) -> None:
         self.store, self.plan = store, plan
-        self.planned = {
-            t.score.key: (cell, t) for cell in (plan.cells if plan else ()) for t in cell.tasks
-        }
+        self.planned = {t.score.key: (cell, t) for cell in (plan.cells if plan else ()) for t in cell.tasks}
         self.asked: dict[str, Mapping[int, list[Request]]] = {}
 
     def __call__(self, cell: str, task: TaskView) -> Iterable[Mapping[str, Any]] | None:

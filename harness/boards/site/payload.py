@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness.boards.site.about import About
-from harness.boards.site import words
-from harness.boards.site.verdicts import places, verdicts
 from harness import methods
+from harness.boards.site import words
+from harness.boards.site.about import About
+from harness.boards.site.verdicts import places, verdicts
 from harness.results.columns import Column
 from harness.results.frame import Frame
 from harness.results.stats import Estimate

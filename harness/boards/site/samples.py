@@ -71,8 +71,7 @@ def _from_scores(result: Result) -> dict[str, Mapping[str, Any]]:
         return {}
     scores = result.samples.values if result.samples.values is not None else result.samples.pairs or ()
     return {
-        item: {"scores": {result.task.primary: score}}
-        for item, score in zip(result.samples.items, scores, strict=True)
+        item: {"scores": {result.task.primary: score}} for item, score in zip(result.samples.items, scores, strict=True)
     }
 
 

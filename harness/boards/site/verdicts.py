@@ -50,7 +50,7 @@ def _verdict(difference: Estimate, p: float | None) -> str:
 
 
 def places(frame: Frame, table: Table) -> dict[str, dict[str, Any]]:
-    """By suite, and over all suites under "": {places: [tier, low, high] or null a row} or {reason: why there are none}.
+    """By suite, and over all suites under "": {places: [tier, low, high] or null a row} or {reason: why not}.
 
     Only finished rows take part: a place among rows with other tasks would mean something else.
     """

@@ -24,7 +24,9 @@ def notes(table: Table, judged: Mapping[str, int], ranked: bool) -> Iterator[str
         )
     if table.baseline is not None:
         counted = " and ".join(f"{count} differences of {kind}" for kind, count in judged.items() if count)
-        tested = f"a finding has p below 5 % after Benjamini-Hochberg over {counted}" if counted else "none can be found"
+        tested = (
+            f"a finding has p below 5 % after Benjamini-Hochberg over {counted}" if counted else "none can be found"
+        )
         yield f"Differences are to {table.baseline} of the same model, paired by item; {tested}."
     if ranked:
         yield (

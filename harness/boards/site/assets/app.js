@@ -18,7 +18,9 @@
     });
     filters(data);
     foot(data);
-    addEventListener("hashchange", () => { if (location.hash !== "#main") Harness.show(); });
+    addEventListener("hashchange", () => {
+      if (location.hash !== "#main") Harness.show();
+    });
     Harness.show();
     document.documentElement.dataset.ready = "yes";
   };
@@ -36,7 +38,10 @@
       view.update(place);
     } else {
       main.replaceChildren(view.show(place));
-      if (drawn) { main.focus({ preventScroll: true }); scrollTo(0, 0); }
+      if (drawn) {
+        main.focus({ preventScroll: true });
+        scrollTo(0, 0);
+      }
     }
     drawn = same;
   };
@@ -44,7 +49,8 @@
   // An address may name what this board does not have: an old link, or a mistake in typing.
   function named(place) {
     const view = Harness.views.get(place.view);
-    const known = view && (view.wanted ? view.wanted() : place.view !== "suite" || Harness.data.suites.includes(place.of));
+    const known =
+      view && (view.wanted ? view.wanted() : place.view !== "suite" || Harness.data.suites.includes(place.of));
     if (!known) [place.view, place.of] = ["overview", ""];
     return Harness.views.get(place.view);
   }
@@ -53,12 +59,14 @@
   Harness.rows = (at) => {
     const words = (at.get("q") || "").toLowerCase().split(/\s+/).filter(Boolean);
     const seeds = Number(at.get("seeds") || 0);
-    return Harness.data.rows.filter((row) =>
-      (row.level === "method" || at.get("each")) &&
-      words.every((word) => row.text.includes(word)) &&
-      (!at.get("model") || row.model === at.get("model")) &&
-      (!at.get("family") || row.families.includes(at.get("family"))) &&
-      (!seeds || !row.trained || row.level === "cell" || row.seeds.length >= seeds));
+    return Harness.data.rows.filter(
+      (row) =>
+        (row.level === "method" || at.get("each")) &&
+        words.every((word) => row.text.includes(word)) &&
+        (!at.get("model") || row.model === at.get("model")) &&
+        (!at.get("family") || row.families.includes(at.get("family"))) &&
+        (!seeds || !row.trained || row.level === "cell" || row.seeds.length >= seeds),
+    );
   };
 
   function navigation(place) {
@@ -68,24 +76,43 @@
     for (const [name, view] of Harness.views) {
       if (view.title && (!view.wanted || view.wanted())) entries.push([name, "", view.title]);
     }
-    document.getElementById("views").replaceChildren(...entries.map(([name, of, text]) =>
-      el("a", { href: Harness.address(name, of, at), "aria-current": name === place.view && of === place.of && "page" }, text)));
+    document
+      .getElementById("views")
+      .replaceChildren(
+        ...entries.map(([name, of, text]) =>
+          el(
+            "a",
+            { href: Harness.address(name, of, at), "aria-current": name === place.view && of === place.of && "page" },
+            text,
+          ),
+        ),
+      );
   }
 
   function filters(data) {
     const form = document.getElementById("filters");
     const models = [...new Set(data.rows.map((row) => row.model))];
     const families = [...new Set(data.rows.flatMap((row) => row.families))].sort();
-    const seeds = [...new Set(data.rows.filter((row) => row.trained && row.level === "method").map((row) => row.seeds.length))];
+    const seeds = [
+      ...new Set(data.rows.filter((row) => row.trained && row.level === "method").map((row) => row.seeds.length)),
+    ];
     const many = data.rows.some((row) => row.level === "cell");
     form.append(
-      el("label", {}, "Search ", el("input", { type: "search", name: "q", placeholder: "method or model", autocomplete: "off" })),
+      el(
+        "label",
+        {},
+        "Search ",
+        el("input", { type: "search", name: "q", placeholder: "method or model", autocomplete: "off" }),
+      ),
       ...(models.length > 1 ? [choice("model", "Model", [["", "all"], ...models.map((m) => [m, m])])] : []),
       ...(families.length > 1 ? [choice("family", "Family", [["", "all"], ...families.map((f) => [f, f])])] : []),
-      ...(seeds.length > 1 ? [choice("seeds", "Seeds", [["", "any"], ...seeds.sort((a, b) => a - b).map((n) => [n, `${n} or more`])])] : []),
+      ...(seeds.length > 1
+        ? [choice("seeds", "Seeds", [["", "any"], ...seeds.sort((a, b) => a - b).map((n) => [n, `${n} or more`])])]
+        : []),
       ...(many ? [tick("each", "each seed")] : []),
       ...(data.baseline ? [tick("delta", `difference to ${data.baseline}`)] : []),
-      el("output", { id: "count" }));
+      el("output", { id: "count" }),
+    );
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("input", (event) => {
       const { name, type, checked, value } = event.target;
@@ -94,7 +121,16 @@
   }
 
   function choice(name, text, options) {
-    return el("label", {}, `${text} `, el("select", { name }, options.map(([value, shown]) => el("option", { value }, shown))));
+    return el(
+      "label",
+      {},
+      `${text} `,
+      el(
+        "select",
+        { name },
+        options.map(([value, shown]) => el("option", { value }, shown)),
+      ),
+    );
   }
 
   function tick(name, text) {
@@ -112,13 +148,24 @@
     const all = Harness.data.rows.filter((row) => row.level === "method" || at.get("each")).length;
     const text = shown === all ? `${all} rows` : `${shown} of ${all} rows`;
     const count = document.getElementById("count");
-    if (count.textContent !== text) { count.textContent = text; }
+    if (count.textContent !== text) {
+      count.textContent = text;
+    }
   }
 
   function foot(data) {
-    document.getElementById("foot").append(
-      el("p", {}, el("strong", {}, data.name), ". Every number has its interval; ",
-        el("a", { href: "#/reading" }, "how to read this board"), "."),
-      ...(data.reproduce ? [el("p", {}, "Made again by ", el("code", {}, data.reproduce))] : []));
+    document
+      .getElementById("foot")
+      .append(
+        el(
+          "p",
+          {},
+          el("strong", {}, data.name),
+          ". Every number has its interval; ",
+          el("a", { href: "#/reading" }, "how to read this board"),
+          ".",
+        ),
+        ...(data.reproduce ? [el("p", {}, "Made again by ", el("code", {}, data.reproduce))] : []),
+      );
   }
 })();

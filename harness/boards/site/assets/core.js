@@ -28,9 +28,15 @@ const Harness = (() => {
       const waiting = {};
       waiting.promise = new Promise((resolve, reject) => {
         const script = document.createElement("script");
-        waiting.resolve = (body) => { script.remove(); resolve(body); };
+        waiting.resolve = (body) => {
+          script.remove();
+          resolve(body);
+        };
         script.src = `data/${name}.js`;
-        script.onerror = () => { shards.delete(name); reject(new Error(`${script.src} cannot be read`)); };
+        script.onerror = () => {
+          shards.delete(name);
+          reject(new Error(`${script.src} cannot be read`));
+        };
         document.head.append(script);
       });
       shards.set(name, waiting);
@@ -65,11 +71,17 @@ const Harness = (() => {
   }
 
   function safely(text) {
-    try { return decodeURIComponent(text); } catch { return text; }
+    try {
+      return decodeURIComponent(text);
+    } catch {
+      return text;
+    }
   }
 
   function address(view, of, at) {
-    const query = new URLSearchParams([...Object.entries(at || {})].filter(([, value]) => value !== "" && value !== null));
+    const query = new URLSearchParams(
+      [...Object.entries(at || {})].filter(([, value]) => value !== "" && value !== null),
+    );
     const path = [view, ...(of ? [encodeURIComponent(of)] : [])].join("/");
     return `#/${path}${query.size ? `?${query}` : ""}`;
   }
@@ -108,7 +120,10 @@ const Harness = (() => {
 
   function scaled(value, units, step) {
     let at = 0;
-    while (Math.abs(value) >= step && at < units.length - 1) { value /= step; at += 1; }
+    while (Math.abs(value) >= step && at < units.length - 1) {
+      value /= step;
+      at += 1;
+    }
     return `${Number(value.toPrecision(3))}${units[at]}`;
   }
 
@@ -120,5 +135,22 @@ const Harness = (() => {
     return value < 7200 ? `${(value / 60).toFixed(1)} min` : `${(value / 3600).toFixed(1)} h`;
   }
 
-  return { board, view, views, shard, load, el, svg, place, address, kept, change, say, unit, number, interval, amount };
+  return {
+    board,
+    view,
+    views,
+    shard,
+    load,
+    el,
+    svg,
+    place,
+    address,
+    kept,
+    change,
+    say,
+    unit,
+    number,
+    interval,
+    amount,
+  };
 })();

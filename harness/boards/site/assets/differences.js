@@ -12,21 +12,39 @@
       ...models.map((model, at) => [`m${at}`, models.length > 1 ? `all columns of ${model}` : "all columns"]),
       ...(models.length > 1 ? columns.map((column) => [`c${column.at}`, `${column.label}, all models`]) : []),
     ];
-    const pick = el("select", { name: "map", onchange: (event) => Harness.change({ map: event.target.value }) },
-      options.map(([value, text]) => el("option", { value }, text)));
+    const pick = el(
+      "select",
+      { name: "map", onchange: (event) => Harness.change({ map: event.target.value }) },
+      options.map(([value, text]) => el("option", { value }, text)),
+    );
     const map = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Map of differences" });
     now = { columns, models, pick, map };
-    const page = el("section", {}, el("h2", {}, "Differences"),
-      el("p", { class: "lead" }, `Each field is a method minus ${Harness.data.baseline} of the same model, on the same items. `,
-        "Only what is coloured is a finding; grey is undecided, hatched has one seed. The interval is in each field."),
-      el("p", { class: "picks" }, el("label", {}, "Show ", pick)), key(), map);
+    const page = el(
+      "section",
+      {},
+      el("h2", {}, "Differences"),
+      el(
+        "p",
+        { class: "lead" },
+        `Each field is a method minus ${Harness.data.baseline} of the same model, on the same items. `,
+        "Only what is coloured is a finding; grey is undecided, hatched has one seed. The interval is in each field.",
+      ),
+      el("p", { class: "picks" }, el("label", {}, "Show ", pick)),
+      key(),
+      map,
+    );
     update(place);
     return page;
   }
 
   function key() {
-    return el("p", { class: "key" }, Object.entries(Harness.SIGNS).map(([verdict, [sign, words]]) =>
-      el("span", { class: `field ${verdict.replace(" ", "-")}` }, `${sign} ${words}`)));
+    return el(
+      "p",
+      { class: "key" },
+      Object.entries(Harness.SIGNS).map(([verdict, [sign, words]]) =>
+        el("span", { class: `field ${verdict.replace(" ", "-")}` }, `${sign} ${words}`),
+      ),
+    );
   }
 
   function update(place) {
@@ -41,7 +59,8 @@
   }
 
   function byColumn(rows, columns, model) {
-    const lines = rows.filter((row) => row.model === model)
+    const lines = rows
+      .filter((row) => row.model === model)
       .map((row) => [row.label, columns.map((column) => ({ d: row.entries[column.at].d, column, row }))]);
     return { heads: columns.map((column) => column.label), lines };
   }
@@ -52,13 +71,33 @@
       if (!found.has(row.label)) found.set(row.label, new Map());
       found.get(row.label).set(row.model, { d: row.entries[column.at].d, column, row });
     }
-    return { heads: models, lines: [...found].map(([label, by]) => [label, models.map((model) => by.get(model) || { column })]) };
+    return {
+      heads: models,
+      lines: [...found].map(([label, by]) => [label, models.map((model) => by.get(model) || { column })]),
+    };
   }
 
   function grid({ heads, lines }) {
-    return el("table", { class: "map" }, el("caption", { class: "unseen" }, "Differences"),
-      el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "text" }, "method"), heads.map((head) => el("th", { scope: "col" }, head)))),
-      el("tbody", {}, lines.map(([label, fields]) => el("tr", {}, el("th", { scope: "row" }, label), fields.map(field)))));
+    return el(
+      "table",
+      { class: "map" },
+      el("caption", { class: "unseen" }, "Differences"),
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          el("th", { scope: "col", class: "text" }, "method"),
+          heads.map((head) => el("th", { scope: "col" }, head)),
+        ),
+      ),
+      el(
+        "tbody",
+        {},
+        lines.map(([label, fields]) => el("tr", {}, el("th", { scope: "row" }, label), fields.map(field))),
+      ),
+    );
   }
 
   function field({ d, column, row }) {
@@ -67,9 +106,16 @@
       return el("td", { class: "field refused", title: why }, "–");
     }
     const [sign, words] = Harness.SIGNS[d.verdict];
-    return el("td", { class: `field ${d.verdict.replace(" ", "-")} ${Math.abs(d.v) >= strong(column) ? "strong" : ""}`, title: `${row.model} ${row.label}, ${column.label}: ${words}` },
-      el("span", { class: "sign", role: "img", "aria-label": words }, sign), el("b", {}, Harness.number(d.v, column, true)),
-      el("span", { class: "range" }, Harness.interval(d, column)));
+    return el(
+      "td",
+      {
+        class: `field ${d.verdict.replace(" ", "-")} ${Math.abs(d.v) >= strong(column) ? "strong" : ""}`,
+        title: `${row.model} ${row.label}, ${column.label}: ${words}`,
+      },
+      el("span", { class: "sign", role: "img", "aria-label": words }, sign),
+      el("b", {}, Harness.number(d.v, column, true)),
+      el("span", { class: "range" }, Harness.interval(d, column)),
+    );
   }
 
   // Half of the largest difference in its column: two shades are told apart easily, more are not.
@@ -82,5 +128,11 @@
     return halves.get(column.at);
   }
 
-  Harness.view("differences", { title: "Differences", filtered: true, show, update, wanted: () => Boolean(Harness.data.baseline) });
+  Harness.view("differences", {
+    title: "Differences",
+    filtered: true,
+    show,
+    update,
+    wanted: () => Boolean(Harness.data.baseline),
+  });
 })();

@@ -11,13 +11,29 @@
       mark(places) {
         if (!places || !places.length) return null;
         for (const place of places) if (!numbers.has(place)) numbers.set(place, numbers.size + 1);
-        return el("sup", {}, places.map((place) => numbers.get(place)).sort((a, b) => a - b).join(","));
+        return el(
+          "sup",
+          {},
+          places
+            .map((place) => numbers.get(place))
+            .sort((a, b) => a - b)
+            .join(","),
+        );
       },
       list() {
-        const said = [...numbers].map(([place, number]) => el("li", { value: number }, Harness.data.sentences[place]));
-        return el("section", { class: "notes", "aria-label": "Footnotes" },
-          el("ul", {}, Harness.data.notes.map((note) => el("li", {}, note))),
-          ...(said.length ? [el("ol", {}, said)] : []));
+        const said = [...numbers].map(([place, number]) =>
+          el("li", { value: number }, Harness.data.sentences[place]),
+        );
+        return el(
+          "section",
+          { class: "notes", "aria-label": "Footnotes" },
+          el(
+            "ul",
+            {},
+            Harness.data.notes.map((note) => el("li", {}, note)),
+          ),
+          ...(said.length ? [el("ol", {}, said)] : []),
+        );
       },
     };
   };

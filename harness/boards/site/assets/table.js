@@ -1,4 +1,4 @@
-// A table that sorts and stays quick with many rows: the first are drawn at once, the others while nothing else happens.
+// A table that sorts and stays quick with many rows: the first are drawn at once, the others when nothing else happens.
 "use strict";
 
 (() => {
@@ -18,17 +18,29 @@
     const drawn = new Map();
     const heads = columns.map((column) => head(column, onsort));
     const body = el("tbody");
-    const node = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-      el("table", {}, el("caption", { class: "unseen" }, caption), el("thead", {}, el("tr", {}, heads)), body));
+    const node = el(
+      "div",
+      { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+      el("table", {}, el("caption", { class: "unseen" }, caption), el("thead", {}, el("tr", {}, heads)), body),
+    );
     let turn = 0;
 
     function line(row) {
-      if (!drawn.has(row)) drawn.set(row, el("tr", { class: row.level }, columns.map((column) => column.cell(row))));
+      if (!drawn.has(row))
+        drawn.set(
+          row,
+          el(
+            "tr",
+            { class: row.level },
+            columns.map((column) => column.cell(row)),
+          ),
+        );
       return drawn.get(row);
     }
 
     function draw(rows, at) {
-      const chosen = columns.find((column) => column.key === at.get("sort")) || columns.find((column) => column.first);
+      const chosen =
+        columns.find((column) => column.key === at.get("sort")) || columns.find((column) => column.first);
       const up = at.get("sort") ? Boolean(at.get("up")) : Boolean(chosen?.text);
       heads.forEach((cell, place) => {
         const on = columns[place] === chosen;
@@ -44,10 +56,14 @@
         body.append(...sorted.slice(next, upTo).map(line));
         next = upTo;
       };
-      const go = () => { more(next + A_TIME); if (mine === turn && next < sorted.length && node.isConnected) later(go); };
+      const go = () => {
+        more(next + A_TIME);
+        if (mine === turn && next < sorted.length && node.isConnected) later(go);
+      };
       unfinished = () => more(sorted.length);
       if (next < sorted.length) later(go);
-      if (!sorted.length) body.append(el("tr", {}, el("td", { colspan: columns.length }, "No row matches these filters.")));
+      if (!sorted.length)
+        body.append(el("tr", {}, el("td", { colspan: columns.length }, "No row matches these filters.")));
     }
     return { node, draw };
   };
@@ -60,10 +76,17 @@
       onsort({ sort: column.key, up: up ? "1" : "" });
       Harness.say(`sorted by ${column.head}, ${up ? "ascending" : "descending"}`);
     };
-    return el("th", { scope: "col", class: column.text ? "text" : column.scored ? "score" : "number" },
-      el("button", { type: "button", onclick: sorted, title: column.title }, el("span", {}, column.head),
-        column.small ? el("small", {}, column.small) : null),
-      column.mark || null);
+    return el(
+      "th",
+      { scope: "col", class: column.text ? "text" : column.scored ? "score" : "number" },
+      el(
+        "button",
+        { type: "button", onclick: sorted, title: column.title },
+        el("span", {}, column.head),
+        column.small ? el("small", {}, column.small) : null,
+      ),
+      column.mark || null,
+    );
   }
 
   // What has no value stands last whichever way the rest is sorted. Seeds stay under their method.
