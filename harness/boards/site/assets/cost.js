@@ -124,7 +124,7 @@
               el(
                 "span",
                 { class: `m${at % 6}` },
-                `${{ circle: "●", square: "■", diamond: "◆", triangle: "▲" }[Harness.SHAPES[at % 4]]} ${model}  `,
+                `${Harness.SIGNS_OF_SHAPES[at % 4]} ${model}  `,
               ),
             ),
           )

@@ -4,6 +4,7 @@
 (() => {
   const { svg } = Harness;
   Harness.SHAPES = ["circle", "square", "diamond", "triangle"];
+  Harness.SIGNS_OF_SHAPES = ["●", "■", "◆", "▲"];
 
   // A picture is drawn for the width it has, so that its words stay as large as those around it.
   Harness.room = () => Math.max(300, Math.min(760, document.getElementById("main").clientWidth || 760));
