@@ -128,8 +128,14 @@ def _results(verb: Verb) -> None:
     verb("status", "status:status", text, "demo", _run_or_matrix, _selection, _store, _output)
     text = "the results of a matrix or run"
     table = verb("table", "table:table", text, "demo --format csv -o demo.csv", _run_or_matrix, _selection, _store)
-    table.add_argument("--format", choices=("md", "tasks", "csv", "csv-long", "json"), default="md")
+    forms = ("md", "tasks", "csv", "csv-long", "json", "html", "latex", "parquet")
+    table.add_argument("--format", choices=forms, default="md", help="parquet: every sample's score, needs -o")
     table.add_argument("--json", dest="format", action="store_const", const="json", help="short for --format json")
+    table.add_argument("--baseline", metavar="METHOD", help="what differences refer to (default: the matrix's)")
+    table.add_argument("--rank", action="store_true", help="tiers and rank intervals for the headline of each suite")
+    text = "lines: means over seeds, single cells, or both (default: methods; all in csv and json)"
+    table.add_argument("--rows", choices=("methods", "cells", "all"), help=text)
+    table.add_argument("--columns", metavar="A,B", help="with latex: these columns instead of the headlines")
     table.add_argument("--strict", action="store_true", help="refuse columns that hold more than one protocol")
     table.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of printing")
     text = "the results of a matrix or run as pages for a browser, with its samples; they open without a server"

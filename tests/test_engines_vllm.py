@@ -368,3 +368,14 @@ def test_a_grammar_binds_the_answer(embedded: tuple[EngineProcess, Path]) -> Non
     engine, _ = embedded
     [response] = engine.generate([CHAT.but(grammar='root ::= "yes" | "no"')])
     assert response.text in ("yes", "no")
+
+
+def test_prompts_of_more_tokens_than_one_batch_are_sampled_with_their_seeds(
+    embedded: tuple[EngineProcess, Path],
+) -> None:
+    engine, _ = embedded
+    prompts = [f"{number} " + "one two three four five six seven eight nine ten " * 12 for number in range(40)]
+    requests = [Request(text=text, temperature=1.0, seed=i, max_tokens=3) for i, text in enumerate(prompts)]
+    responses = list(engine.generate(requests))
+    assert sum(r.prompt_tokens for r in responses) > 4096
+    assert {r.key for r in responses} == {r.key for r in requests}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.commands.named import plan_of, store_of, take_entries, warn
 from harness.commands.plan import print_plan
-from harness.commands.table import print_table
+from harness.commands.table import Wanted, print_table
 
 if TYPE_CHECKING:
     from harness.execute import Asked
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 def run(args: argparse.Namespace) -> int:
     """The command. 0 when every cell has every number."""
     from harness.execute import Asked
+    from harness.trackers import check
 
     store, plan = store_of(args), plan_of(args)
+    check(plan.matrix.report_to)
     if args.dry_run:
         return print_plan(plan, store, verbose=args.verbose, json_wanted=args.json)
     asked = Asked(args.matrix, args.set, args.seeds, args.limit, args.runner, args.jobs, args.verbose)
@@ -30,14 +32,17 @@ def carry_out(plan: Plan, whole: Plan, store: Store, asked: Asked, *, json_wante
     """Do a plan and print its table. whole: the plan of all cells, which is what the run's name stands for."""
     from harness.execute import execute
     from harness.replan import keep
-    from harness.runs import save_run, view_of
+    from harness.runs import run_folder, save_run, view_of
+    from harness.trackers import tell_and_warn
 
     store.create()
     take_entries(plan, store)
     save_run(store, whole)
     keep(store, whole, asked)
     good = execute(plan, store, asked)
+    view = view_of(plan)
+    tell_and_warn(plan.matrix.report_to, view.name, view.cells, store, run_folder(store, view.name))
     form = "json" if json_wanted else "md"
-    complete = print_table(view_of(plan), store, form=form, keep=len(plan.cells) == len(whole.cells))
+    complete = print_table(view, store, Wanted(form), keep=len(plan.cells) == len(whole.cells))
     warn(store)
     return 0 if good and complete else 1

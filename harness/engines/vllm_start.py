@@ -29,6 +29,7 @@ _HARMLESS = (
     "`torch.set_num_threads`",
     "leaving Torch threads at",
     "is already registered. Overwriting",  # its kernels, by a second engine in this process
+    "officially support disabling chunked prefill",  # said of every model that generates
     "VLLM_DIST_IDENT",  # a variable of its own, which a second engine finds
     "Failed to load weights",  # of tied or buffer-only layers; missing weights are refused before a swap
 )
@@ -63,7 +64,12 @@ def start(folder: Path, spec: EngineSpec, limit: int, tokenizer: Path | None = N
             raise MissingExtra(error.name or "vllm", "the engine `vllm`", INSTALL_VLLM) from error
         _log_warnings()
         _only_numbers()
-        on_cpu = {"enforce_eager": True, "kv_cache_memory_bytes": int(spec.memory * 2**30), "max_num_seqs": SEQUENCES}
+        on_cpu = {
+            "enforce_eager": True,
+            "kv_cache_memory_bytes": int(spec.memory * 2**30),
+            "max_num_seqs": SEQUENCES,
+            "enable_chunked_prefill": False,  # a sampled answer to a prompt in parts rewinds a GPU's random numbers
+        }
         try:
             return LLM(
                 str(folder),

@@ -44,7 +44,7 @@ class Matrix:
     """A matrix file, complete and consistent.
 
     methods: by label, grids expanded.  baseline: a label in `methods`, or None.  left_out: excluded (model, method).
-    entries: the folder of finished results that belongs to the matrix, or None.
+    entries: the folder of finished results that belongs to the matrix, or None.  report_to: trackers by name.
     """
 
     path: Path
@@ -60,6 +60,7 @@ class Matrix:
     keep: Literal["all", "adapters", "none"]
     left_out: frozenset[tuple[str, str]]
     entries: Path | None
+    report_to: tuple[str, ...]
     places: Mapping[str, str] = field(repr=False)
     aliases: Mapping[str, str] = field(repr=False)
 
@@ -120,6 +121,7 @@ def _build(loaded: Loaded[MatrixFile]) -> tuple[Matrix, list[HarnessError]]:
         keep=file.keep,
         left_out=frozenset[tuple[str, str]]().union(*rules),
         entries=Path(file.entries) if file.entries else None,
+        report_to=tuple(dict.fromkeys(file.report_to)),
         places=loaded.places,
         aliases=methods.aliases | suite_aliases,
     )

@@ -282,6 +282,7 @@ class MatrixFile(Strict):
     """The whole of matrix.yaml.
 
     entries: a folder of finished results, one file a cell, that `harness run` takes over.
+    report_to: trackers of experiments that are told of every finished cell; no result depends on them.
     """
 
     version: Literal[1] = 1
@@ -313,3 +314,4 @@ class MatrixFile(Strict):
     keep: Literal["all", "adapters", "none"] = "adapters"
     exclude: list[Exclude] = []
     entries: str | None = None
+    report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = []

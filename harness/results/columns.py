@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from harness.digest import differences, digest
 from harness.errors import HarnessError
-from harness.results.frame import TaskView
+from harness.results.frame import CellResult, Result, TaskView
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,14 @@ class Column:
     chance: float | None = None
     percent: bool = True
     notes: tuple[str, ...] = ()
+
+    def results_of(self, cells: Sequence[CellResult]) -> list[Result | None]:
+        """Of the column of one task: one a cell, None where a cell was not asked under the column's protocol."""
+        wanted = (self.suite, self.task, self.metric, self.protocol)
+        return [
+            next((r for r in c.results if (r.task.suite, r.task.task, r.task.primary, r.task.protocol) == wanted), None)
+            for c in cells
+        ]
 
 
 Key = tuple[str, str]  # task and metric

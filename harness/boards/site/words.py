@@ -25,7 +25,7 @@ def notes(table: Table, judged: Mapping[str, int], ranked: bool) -> Iterator[str
     if table.baseline is not None:
         counted = " and ".join(f"{count} differences of {kind}" for kind, count in judged.items() if count)
         tested = (
-            f"a finding has p below 5 % after Benjamini-Hochberg over {counted}" if counted else "none can be found"
+            f"a finding has p below 5 % after Benjamini-Hochberg over {counted}" if counted else "with one training seed a row, none of them is a finding"
         )
         yield f"Differences are to {table.baseline} of the same model, paired by item; {tested}."
     if ranked:

@@ -83,9 +83,9 @@
         "button",
         { type: "button", onclick: sorted, title: column.title },
         el("span", {}, column.head),
+        column.mark,
         column.small ? el("small", {}, column.small) : null,
       ),
-      column.mark || null,
     );
   }
 
