@@ -58,14 +58,14 @@ def test_one_seed_is_never_a_finding_and_several_are_where_the_difference_is_cle
     one, three = (loaded(tmp_path / seeds / "data" / "board.js") for seeds in ("1", "3"))
     assert verdicts(one, "dft") == {"one seed"} and verdicts(three, "dft") == {"better"}
     assert any("items only" in note for note in one["notes"])
-    assert any("Benjamini-Hochberg over 4 differences of tasks" in note for note in three["notes"])
+    assert any("4 of them rest on several seeds" in note for note in three["notes"])
     assert not any("Tiers" in note for note in made_notes_without_places(tmp_path))
 
 
 def made_notes_without_places(folder: Path) -> list[str]:
     write_site(About("a", "A"), made_frame(["m"], ["sft"], tasks=1), folder / "alone")
     body = loaded(folder / "alone" / "data" / "board.js")
-    assert body["places"] == {"math": {"reason": "fewer than two rows have all tasks"}}
+    assert body["places"] == {"math": {"reason": "no model has two rows with all tasks"}}
     return list(body["notes"])
 
 

@@ -1,8 +1,8 @@
-"""What a page may say of a board's differences and ranks: the statistics decide, here, before anything is drawn.
+"""What a page may say of a board's differences and ranks: the statistics decide before anything is drawn.
 
-A difference is `better` or `worse` only where its p, corrected for all differences of its kind on the board
-(Benjamini-Hochberg; tasks and means are two kinds), is below 5 %. `one seed` never is a finding: another training seed
-could undo it. Rows of a single seed beside their method's mean are not judged a second time.
+A difference is `better` or `worse` only where the table calls it a finding, which is after its correction. `one seed`
+never is one: another training seed could undo it. Places are among the methods of one model, as in the table; beside
+those in each suite there are places over the headline tasks of all suites.
 """
 
 from __future__ import annotations
@@ -12,41 +12,31 @@ from typing import Any
 
 from harness.boards.site.samples import is_of
 from harness.results.columns import Column
-from harness.results.corrections import benjamini_hochberg
+from harness.results.findings import Finding
 from harness.results.frame import CellResult, Frame, Result
 from harness.results.stats import Estimate
 from harness.results.table import Row, Table
 from harness.results.tiers import rank
 
-LEVEL = 0.05
 OVERALL = ""
 
 
 def verdicts(table: Table) -> dict[tuple[int, int], str]:
     """(row, column) -> `better`, `worse`, `undecided`, `one seed`, or `refused` where there is no difference."""
-    found: dict[tuple[int, int], str] = {}
-    for means in (False, True):
-        places = [at for at, column in enumerate(table.columns) if bool(column.of_tasks) is means]
-        known = {
-            (place, at): difference
-            for place, row in enumerate(table.rows)
-            for at in places
-            if (difference := row.entries[at].difference) is not None
-        }
-        judged = {key: d.claim for key, d in known.items() if table.rows[key[0]].level == "method"}
-        corrected = dict(zip(judged, benjamini_hochberg(list(judged.values())), strict=True))
-        found |= {key: _verdict(difference, corrected.get(key)) for key, difference in known.items()}
-    return found
+    return {
+        (place, at): _verdict(entry.finding, entry.difference)
+        for place, row in enumerate(table.rows)
+        for at, entry in enumerate(row.entries)
+        if entry.difference is not None
+    }
 
 
-def _verdict(difference: Estimate, p: float | None) -> str:
+def _verdict(finding: Finding | None, difference: Estimate) -> str:
     if difference.value is None:
         return "refused"
     if difference.items_only:
         return "one seed"
-    if p is None or p >= LEVEL:
-        return "undecided"
-    return "better" if difference.value > 0 else "worse"
+    return finding.verdict if finding is not None else "undecided"
 
 
 def places(frame: Frame, table: Table) -> dict[str, dict[str, Any]]:
@@ -70,19 +60,21 @@ def _headline(table: Table, suite: str) -> list[Column]:
 
 
 def _places(rows: Sequence[Row], cells: Mapping[str, CellResult], columns: Sequence[Column]) -> dict[str, Any]:
-    complete = {}
+    by_model: dict[str, dict[str, dict[str, list[Result]]]] = {}
     for place, row in enumerate(rows):
         finished = [found for name in row.cells if (found := _results(cells[name], columns))]
         if row.level == "method" and finished and columns:
-            complete[str(place)] = {c.label: [found[c.label] for found in finished] for c in columns}
-    if len(complete) < 2:
-        return {"reason": "fewer than two rows have all tasks"}
+            results = {c.label: [found[c.label] for found in finished] for c in columns}
+            by_model.setdefault(row.model, {})[str(place)] = results
+    complete = [same for same in by_model.values() if len(same) > 1]
+    if not complete:
+        return {"reason": "no model has two rows with all tasks"}
     try:
-        ranked = rank(complete)
+        ranked = {name: place for same in complete for name, place in rank(same).items()}
     except ValueError as error:
         return {"reason": str(error)}
     listed = [ranked.get(str(place)) for place in range(len(rows))]
-    return {"places": [[p.tier, p.low, p.high] if p else None for p in listed], "of": len(complete)}
+    return {"places": [[p.tier, p.low, p.high] if p else None for p in listed]}
 
 
 def _results(cell: CellResult, columns: Sequence[Column]) -> dict[str, Result]:

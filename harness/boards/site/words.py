@@ -8,8 +8,8 @@ from typing import Any
 from harness.results.table import Table
 
 
-def notes(table: Table, judged: Mapping[str, int], ranked: bool) -> Iterator[str]:
-    """judged: how many differences of each kind could be findings.  ranked: whether any tiers are shown."""
+def notes(table: Table, judged: int, ranked: bool) -> Iterator[str]:
+    """judged: how many differences could be findings.  ranked: whether any tiers are shown."""
     yield "Under every number stands its 95 % interval. Every column holds one protocol."
     estimates = [e for row in table.rows for entry in row.entries if (e := entry.estimate) is not None]
     methods = [row for row in table.rows if row.level == "method" and row.trained]
@@ -23,25 +23,26 @@ def notes(table: Table, judged: Mapping[str, int], ranked: bool) -> Iterator[str
             "No test set was used; the trials are not in their train time."
         )
     if table.baseline is not None:
-        counted = " and ".join(f"{count} differences of {kind}" for kind, count in judged.items() if count)
         tested = (
-            f"a finding has p below 5 % after Benjamini-Hochberg over {counted}" if counted else "with one training seed a row, none of them is a finding"
+            f"{judged} of them rest on several seeds. A finding is one below 5 % after Holm's correction (headlines of the "
+            "suites) or below 10 % after Benjamini and Hochberg's (the others), over the methods of a model."
+            if judged
+            else "with one training seed a row, none of them is a finding."
         )
-        yield f"Differences are to {table.baseline} of the same model, paired by item; {tested}."
+        yield f"Differences are to {table.baseline} of the same model, paired by item; {tested}"
     if ranked:
         yield (
-            "Tiers: Holm's test of the mean over tasks against the leader of each tier. Ranks: 95 % intervals, "
-            "bootstrapped over items and seeds."
+            "Tiers, among the methods of a model: Holm's test of the mean over tasks against the leader of each tier. Ranks: "
+            "95 % intervals, bootstrapped over items and seeds."
         )
 
 
-def judged(known: Mapping[tuple[int, int], str], table: Table) -> dict[str, int]:
-    """How many differences stood in each correction."""
-    counts = {"tasks": 0, "means": 0}
-    for (row, column), verdict in known.items():
-        if table.rows[row].level == "method" and verdict in ("better", "worse", "undecided"):
-            counts["means" if table.columns[column].of_tasks else "tasks"] += 1
-    return counts
+def judged(known: Mapping[tuple[int, int], str], table: Table) -> int:
+    """How many differences could be findings."""
+    return sum(
+        table.rows[row].level == "method" and verdict in ("better", "worse", "undecided")
+        for (row, _), verdict in known.items()
+    )
 
 
 def any_tiers(places: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -62,7 +62,7 @@
       parts.push("The bar under a number is its 95 % interval, the notch its value, on one scale a column. ");
     }
     if (places?.places)
-      parts.push("Rows of one tier cannot be told from the best of that tier; tier 1 holds the leader. ");
+      parts.push("Tiers are among the methods of a model: rows of one tier cannot be told from its best. ");
     else if (places) parts.push(`No tiers: ${places.reason}. `);
     const whole = suite ? shown.filter((column) => column.parts.length) : [];
     for (const column of whole) parts.push(`${column.label} is the plain mean of ${column.parts.join(", ")}. `);
