@@ -24,16 +24,16 @@ def notes(table: Table, judged: int, ranked: bool) -> Iterator[str]:
         )
     if table.baseline is not None:
         tested = (
-            f"{judged} of them rest on several seeds. A finding is one below 5 % after Holm's correction (headlines of the "
-            "suites) or below 10 % after Benjamini and Hochberg's (the others), over the methods of a model."
+            f"{judged} of them rest on several seeds. A finding is one below 5 % after Holm's correction (headlines of "
+            "the suites) or below 10 % after Benjamini and Hochberg's (the others), over the methods of a model."
             if judged
             else "with one training seed a row, none of them is a finding."
         )
         yield f"Differences are to {table.baseline} of the same model, paired by item; {tested}"
     if ranked:
         yield (
-            "Tiers, among the methods of a model: Holm's test of the mean over tasks against the leader of each tier. Ranks: "
-            "95 % intervals, bootstrapped over items and seeds."
+            "Tiers, among the methods of a model: Holm's test of the mean over tasks against the leader of each tier. "
+            "Ranks: 95 % intervals, bootstrapped over items and seeds."
         )
 
 
