@@ -140,7 +140,7 @@ def _results(verb: Verb) -> None:
     table.add_argument("--columns", metavar="A,B", help="with latex: these columns instead of the headlines")
     table.add_argument("--strict", action="store_true", help="refuse columns that hold more than one protocol")
     table.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of printing")
-    text = "the results of a matrix or run as pages for a browser, with its samples; they open without a server"
+    text = "the results of a matrix, run or board as pages for a browser, with samples; they open without a server"
     site = verb("site", "site:site", text, "demo --out demo-site", _run_or_matrix, _selection, _store)
     site.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder, or that of an earlier site")
     site.add_argument("--title", help="the heading of the pages (default: the name of the run)")

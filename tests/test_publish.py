@@ -46,6 +46,19 @@ def test_a_run_is_published_and_its_board_checked_and_shown(place: Path) -> None
     assert "simple_python" not in (place / "board" / "board.json").read_text(), "a task that the board does not have"
 
 
+def test_a_board_has_a_site_of_its_live_entries(place: Path) -> None:
+    _, err = harness(place, "site", "board", "--out", "pages", code=2)
+    assert "nothing is published on this board" in err
+    harness(place, "publish", "board", "small")
+    out, _ = harness(place, "site", "board", "--out", "pages")
+    assert "3 cells; open it in a browser" in out
+    assert "A tiny board" in (place / "pages" / "data" / "board.js").read_text()
+    samples = [p for p in (place / "pages" / "data").rglob("*.js") if p.name != "board.js"]
+    assert any("made_word_problems" in p.read_text() or len(p.read_text()) > 200 for p in samples)
+    harness(place, "publish", "board", "--withdraw", only_entry(place / "board").name, "--why", "a mistake")
+    harness(place, "site", "board", "--out", "pages", code=2)
+
+
 def test_the_same_run_again_is_no_new_entry(place: Path) -> None:
     harness(place, "publish", "board", "small")
     ledger = ledger_of(place / "board").read_bytes()

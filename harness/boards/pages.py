@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.boards.board import Board
@@ -25,16 +25,25 @@ from harness.store.transfer import import_
 SHOWN = ("board.md", "board.csv", "board-long.csv", "board.json")
 
 
+@dataclass(frozen=True)
+class Live:
+    """The results of all live entries, the baseline of the first of them, and a store with what is behind them."""
+
+    frame: Frame
+    baseline: str | None
+    store: Store
+
+
 @contextmanager
-def live_frame(folder: Path) -> Iterator[tuple[Frame, str | None]]:
-    """The results of all live entries, and the baseline of the first; the store behind them goes afterwards."""
+def live_entries(folder: Path) -> Iterator[Live]:
+    """What a board shows; the store goes afterwards."""
     with tempfile.TemporaryDirectory(prefix="board-") as unpacked:
         store = Store(Path(unpacked))
         live = [read_manifest(folder / ENTRIES / n) for n, s in states(read_ledger(folder)).items() if s == "live"]
         for manifest in live:
             for cell in manifest.run.cells:
                 import_(store, file_of(cell, folder / ENTRIES / manifest.name))
-        yield collect(merged(live), store), live[0].run.baseline if live else None
+        yield Live(collect(merged(live), store), live[0].run.baseline if live else None, store)
 
 
 def merged(entries: Sequence[Manifest]) -> list[CellView]:
@@ -68,8 +77,8 @@ def _one_line(text: str) -> str:
 
 def write_pages(folder: Path, board: Board) -> Table:
     """Write the board's Markdown, CSV and JSON beside its board.yaml."""
-    with live_frame(folder) as (frame, baseline):
-        table = make_table(frame, baseline=baseline, notes=notes_of(read_ledger(folder)))
+    with live_entries(folder) as live:
+        table = make_table(live.frame, baseline=live.baseline, notes=notes_of(read_ledger(folder)))
     texts = (f"# {board.title}\n\n{table.markdown()}", table.csv(), table.csv_long(), table.json())
     for name, text in zip(SHOWN, texts, strict=True):
         write_whole(folder / name, text.encode())

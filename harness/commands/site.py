@@ -1,9 +1,10 @@
-"""`harness site`: the results of a run as pages that open without a server, with its samples where they are kept."""
+"""`harness site`: a run or a board as pages that open without a server, with its samples where they are kept."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.commands.named import is_matrix, replanned, store_of, view_named, warn
@@ -23,6 +24,8 @@ def site(args: argparse.Namespace) -> int:
     from harness.boards.site import About, write_site
     from harness.results.frame import Frame, collect
 
+    if (Path(args.matrix) / "board.yaml").is_file():
+        return _of_board(Path(args.matrix), args)
     store = store_of(args)
     view = view_named(args, store)
     frame = collect(view.cells, store)
@@ -41,6 +44,28 @@ def site(args: argparse.Namespace) -> int:
     write_site(about, Frame(started), args.out, read=reader)
     warn(store)
     print(f"{args.out / 'index.html'}: {len(started)} cells; open it in a browser")
+    return 0
+
+
+def _of_board(folder: Path, args: argparse.Namespace) -> int:
+    """The live entries of a board's folder."""
+    from harness.boards.board import open_board
+    from harness.boards.ledger import read_ledger
+    from harness.boards.pages import live_entries, notes_of
+    from harness.boards.site import About, write_site
+
+    board = open_board(folder)
+    if args.outputs:
+        raise HarnessError("--outputs shows the answers of a run's store", todo="name the run, or leave it out")
+    with live_entries(folder) as live:
+        if not live.frame.cells:
+            raise HarnessError(
+                "nothing is published on this board", where=str(folder), todo="harness publish BOARD RUN"
+            )
+        notes = tuple(notes_of(read_ledger(folder)))
+        about = About(name=board.name, title=args.title or board.title, baseline=live.baseline, notes=notes)
+        write_site(about, live.frame, args.out, read=StoredSamples(live.store, None))
+        print(f"{args.out / 'index.html'}: {len(live.frame.cells)} cells; open it in a browser")
     return 0
 
 
