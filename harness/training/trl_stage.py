@@ -1,7 +1,7 @@
 """One cell through a trainer of TRL's: our tokens, batches, budget, optimiser and schedule; TRL's loop and losses.
 
 So what may differ from `native` is the loop, the arithmetic of the loss and, for `dpo`, what follows the last learned
-token, which TRL has no place for; for `grpo` see `trl_grpo`. TRL trains in training mode: dropout in the base's own
+token, which TRL has no place for; for `grpo` see `trl_grpo.py`. TRL trains in training mode: dropout in the base's own
 configuration acts here. There is no checkpoint, so an interrupted attempt is begun anew. TRL's checkpoints, services,
 and gradient checkpointing are off. Only `adapters/trl.py` imports this file, which imports TRL.
 """
@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from datasets import Dataset
@@ -43,16 +43,17 @@ from harness.training.schedule import lr_factor
 from harness.training.sequences import Seq
 from harness.training.stage import context_length, cost_of, device, make_optimizer, stage_rows, summary_of
 
+Kind = TypeVar("Kind", bound=Method)
+
 
 @dataclass
 class Work:
     """examples: what TRL reads, in order, `batch` rows an optimiser step and `micro` a forward pass."""
 
     examples: list[dict[str, Any]]
-    steps: int | None  # None with a budget of `tokens` that only training can tell the steps of
+    steps: int
     batch: int
     micro: int
-    tokens: int = 0
 
 
 def run_stage(task: TrainTask, stack: Sequence[Method], work: Path, report: Report) -> TrainResult:
@@ -71,20 +72,14 @@ def run_stage(task: TrainTask, stack: Sequence[Method], work: Path, report: Repo
     with ctx.meter.phase("open"):
         model: Any = opener.base()
         ctx.limit = min(ctx.limit, context_length(model))
-    grpo = next((m for m in stack if isinstance(m, GRPO)), None)
     with ctx.meter.phase("data"):
-        if grpo:
-            from harness.training import trl_grpo
-
-            todo: Work = trl_grpo.prepare(task, ctx, opener, grpo)
-        else:
-            todo = prepare(task, ctx, opener)
+        todo = prepare(task, ctx, opener)
     configs = deepcopy((model.config, model.generation_config))
     with ctx.meter.phase("open"):
         trainer = make_trainer(ctx, opener, model, task.settings, todo, work / "trl")
     size = sum(p.numel() for p in ctx.trainable)
     with (work / "curve.jsonl").open("w") as curve:
-        watch = Watch(ctx.meter, curve, todo.steps, todo.tokens, report)
+        watch = _watch(ctx, todo, task.settings, curve, report)
         trainer.add_callback(watch)
         try:
             with ctx.meter.phase("optimizer"):  # all of TRL's loop that is neither forward nor backward
@@ -109,13 +104,26 @@ def prepare(task: TrainTask, ctx: Context, opener: Opener) -> Work:
         task.seed,
         lambda i: sum(len(q.ids) for q in ctx.encode([rows[i]], where=where)),
     )
+    if _first(ctx, GRPO):
+        from harness.training.trl_grpo import prepare as prepare_rounds
+
+        return prepare_rounds(task, ctx, rows, where, order)
     steps = settings.budget.steps or steps_for(settings.budget.tokens or 0, order)
-    most = order.size if "whole_batch" in ctx.needs else settings.micro_batch
-    micro = max(n for n in range(1, min(order.size, most) + 1) if order.size % n == 0)  # TRL's are of equal size
+    micro = micro_of(order.size, order.size if "whole_batch" in ctx.needs else settings.micro_batch)
     numbers = [i for k in range(steps) for i in order.batch(k)]
     example = _pair if "pairs" in ctx.needs else _single
     made = {i: example(ctx.encode([rows[i]], where=where), f"{where}, row {rows[i]['id']}") for i in set(numbers)}
     return Work([made[i] for i in numbers], steps, order.size, micro)
+
+
+def micro_of(size: int, most: int) -> int:
+    """Rows of a forward pass: TRL's are of equal size."""
+    return max(n for n in range(1, min(size, most) + 1) if size % n == 0)
+
+
+def _first(ctx: Context, kind: type[Kind]) -> Kind | None:
+    """The member of a kind, if the stack has one."""
+    return next((m for m in ctx.stack if isinstance(m, kind)), None)
 
 
 def _single(seqs: Sequence[Seq], where: str) -> dict[str, Any]:
@@ -147,9 +155,7 @@ def _cut(seq: Seq, where: str) -> tuple[list[int], list[int]]:
 
 def make_trainer(ctx: Context, opener: Opener, model: Any, settings: TrainSettings, todo: Work, folder: Path) -> Any:
     """TRL's trainer, ready to start, with our optimiser and schedule. ctx.model is what it trains."""
-    lora = next((m for m in ctx.stack if isinstance(m, LoRA)), None)
-    dpo = next((m for m in ctx.stack if isinstance(m, DPO)), None)
-    grpo = next((m for m in ctx.stack if isinstance(m, GRPO)), None)
+    lora, dpo, grpo = _first(ctx, LoRA), _first(ctx, DPO), _first(ctx, GRPO)
     common = {
         "model": model,
         "train_dataset": Dataset.from_list(todo.examples),
@@ -160,36 +166,49 @@ def make_trainer(ctx: Context, opener: Opener, model: Any, settings: TrainSettin
     try:
         with seeded(ctx.seed, "wrap", ctx.stage.name, "lora"):  # as the native trainer draws the adapter's start
             if grpo is not None:
-                from harness.training import trl_grpo
-
-                trainer: Any = trl_grpo.make(grpo, cast("trl_grpo.Asked", todo), ctx, opener, options, common)
-            elif dpo is None:
-                skip = {"skip_prepare_dataset": True}
-                trainer = MeteredSFT(args=SFTConfig(max_length=None, dataset_kwargs=skip, **options), **common)
-            else:
+                trainer: Any = _grpo_trainer(ctx, opener, todo, options, common)
+            elif dpo is not None:
                 ref = None if lora else opener.base()
                 args = DPOConfig(max_length=None, beta=dpo.beta, **options)
                 trainer = MeteredDPO(args=args, ref_model=ref, **common)
+            else:
+                skip = {"skip_prepare_dataset": True}
+                trainer = MeteredSFT(args=SFTConfig(max_length=None, dataset_kwargs=skip, **options), **common)
     except ValueError as error:
         raise HarnessError("TRL refuses this cell", why=str(error).splitlines()[0]) from error
-    if grpo is None:
-        trainer.meter, trainer.reference = ctx.meter, dpo is not None
+    trainer.meter, trainer.reference = ctx.meter, dpo is not None
     trainer.remove_callback(PrinterCallback)
     ctx.model = trainer.model
     names = [n for n, p in ctx.model.named_parameters() if p.requires_grad]
     trainer.optimizer = make_optimizer(ctx, {name: {} for name in names}, settings)
-    trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(trainer.optimizer, _factor(todo, ctx.meter, settings))
+
+    def factor(k: int) -> float:
+        if grpo is not None:
+            return 1.0  # what a step spends is known once it is sampled: `Paced` sets the rate
+        return lr_factor(settings.schedule, settings.warmup, k / todo.steps, min(1.0, (k + 1) / todo.steps))
+
+    trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(trainer.optimizer, factor)
     return trainer
 
 
-def _factor(todo: Work, meter: Meter, settings: TrainSettings) -> Callable[[int], float]:
-    """What to multiply the learning rate with in a step."""
-    steps = todo.steps
-    if steps is None:
-        from harness.training import trl_grpo
+def _grpo_trainer(ctx: Context, opener: Opener, todo: Work, options: dict[str, Any], common: dict[str, Any]) -> Any:
+    from harness.training.trl_grpo import Rounds, make
 
-        return trl_grpo.factor_by_tokens(todo.tokens, meter, settings)
-    return lambda k: lr_factor(settings.schedule, settings.warmup, k / steps, min(1.0, (k + 1) / steps))
+    method = _first(ctx, GRPO)
+    assert method is not None and isinstance(todo, Rounds)
+    trainer = make(method, todo, ctx.meter, options, common)
+    if trainer.ref_model is not None:  # TRL opened what the configuration names, which a start is not
+        trainer.ref_model = trainer.accelerator.prepare_model(opener.base(), evaluation_mode=True)
+    return trainer
+
+
+def _watch(ctx: Context, todo: Work, settings: TrainSettings, curve: Any, report: Report) -> Watch:
+    if _first(ctx, GRPO) is None:
+        return Watch(ctx.meter, curve, todo.steps, report)
+    from harness.training.trl_grpo import Paced, Rounds
+
+    assert isinstance(todo, Rounds)
+    return Paced(todo, settings, ctx.meter, curve, todo.steps, report)
 
 
 def _options(ctx: Context, settings: TrainSettings, todo: Work, folder: Path) -> dict[str, Any]:
@@ -199,7 +218,7 @@ def _options(ctx: Context, settings: TrainSettings, todo: Work, folder: Path) ->
         "use_cpu": ctx.device.type == "cpu",
         "bf16": settings.precision == "bf16",
         "seed": ctx.seed,
-        "max_steps": todo.steps or len(todo.examples),  # with a budget of tokens `Watch` stops before
+        "max_steps": todo.steps,
         "per_device_train_batch_size": todo.micro,
         "gradient_accumulation_steps": todo.batch // todo.micro,
         "train_sampling_strategy": "sequential",
@@ -249,34 +268,35 @@ class MeteredDPO(_Metered, DPOTrainer):  # type: ignore[misc]
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Writes the curve, reports, and ends what has no number of steps. Diverged where loss or gradient is not finite.
+    """Writes the curve and reports. Diverged where loss or gradient is not finite.
 
-    steps: None with a budget of `tokens`.
+    columns: what else of TRL's log goes into the curve, and its name there.
     """
 
-    def __init__(self, meter: Meter, curve: Any, steps: int | None, tokens: int, report: Report) -> None:
-        self.meter, self.curve, self.steps, self.tokens, self.report = meter, curve, steps, tokens, report
+    columns: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, meter: Meter, curve: Any, steps: int, report: Report) -> None:
+        self.meter, self.curve, self.steps, self.report = meter, curve, steps, report
         self.lines: list[dict[str, Any]] = []
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **options: Any) -> None:
         if "loss" not in logs:  # TRL's summary at the end
             return
         found = {"loss": logs["loss"], "norm": logs["grad_norm"], "lr": logs["learning_rate"]}
-        found |= {name: logs[name] for name in ("reward", "kl") if name in logs}
-        line = {"step": state.global_step, "tokens": self.meter.trained, **found}
+        more = {ours: logs[theirs] for theirs, ours in self.columns.items()}
+        line = {"step": state.global_step, "tokens": self.meter.trained, **found, **more}
         self.lines.append({k: v if math.isfinite(v) else None for k, v in line.items()})  # JSON knows no NaN
         self.curve.write(json.dumps(self.lines[-1]) + "\n")
         self.curve.flush()
         for what, name in (("the loss is not finite", "loss"), ("the gradient is not finite", "norm")):
             if not math.isfinite(found[name]):
                 raise Diverged(state.global_step, what)
-        done, total = (state.global_step, self.steps) if self.steps else (self.meter.trained, self.tokens)
-        self.report(float(done), float(total), f"loss {found['loss']:.3f}")
+        done, total = self.spent(state.global_step)
+        self.report(done, total, f"loss {found['loss']:.3f}")
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **options: Any) -> Any:
-        if self.steps is None and self.meter.trained >= self.tokens:
-            control.should_training_stop = control.should_log = True
-        return control
+    def spent(self, step: int) -> tuple[float, float]:
+        """What of the budget is spent, and all of it."""
+        return float(step), float(self.steps)
 
 
 def _save(task: TrainTask, model: Any, folder: Path) -> None:

@@ -1,7 +1,8 @@
 """`trl`: TRL's own trainers, to compare ours with. This file says what they are given and loads TRL only to train.
 
 What goes through: `sft`, `dpo`, `grpo`, and `lora` alone or with one of them, by TRL's own PEFT path. The rest of a
-method's seam is not TRL's, so it is refused here.
+method's seam is not TRL's, so it is refused here, `grao` and `ppo` with it. `grpo` is sampled by TRL from the weights
+that train, so a `refresh` of other than every step is refused too.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class TRLAdapter:
 
     name = "trl"
     version = 1
-    hooks = frozenset({"loss", "wrap", "unwrap", "advantage"})  # of the methods in THROUGH, as TRL has them
+    hooks = frozenset({"loss", "advantage", "wrap", "unwrap"})  # of the methods in THROUGH, as TRL has them
 
     def identity(self) -> list[Any]:
         return [self.name, self.version]
@@ -37,11 +38,11 @@ class TRLAdapter:
         check_stack(stack)
         for member in stack:
             if member.name not in THROUGH:
-                raise Refused(_why(member), todo="leave `trainer` out, or keep to sft, dpo, grpo and lora")
-            if member.name == "grpo" and member.rollouts and member.rollouts["every"] > 1:
+                raise Refused(_why(member), todo=f"leave `trainer` out, or keep to {', '.join(THROUGH)}")
+            if (refresh := getattr(member, "refresh", 1)) != 1:
                 raise Refused(
-                    "TRL's trainer samples anew at every step, and `grpo` has `refresh` above 1",
-                    todo="leave `trainer` out, or set `refresh: 1`",
+                    f"`{member.name}` has `refresh: {refresh}`, and TRL samples from the weights that train",
+                    todo="leave `trainer` or `refresh` out",
                 )
         if find_spec("trl") is None:
             raise MissingExtra("trl", "the trainer `trl`", INSTALL_TRL)
