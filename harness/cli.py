@@ -1,7 +1,8 @@
 """The command line: which commands there are and what arguments they take; what they do is in `harness.commands`.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 all good, 1 some cells failed,
-2 a mistake in the command or the matrix, 130 interrupted; `nightly` has more. Nothing heavy is imported before a command needs it.
+2 a mistake in the command or the matrix, 130 interrupted; `nightly` has more. Nothing heavy is imported before a
+command needs it.
 """
 
 from __future__ import annotations
@@ -148,9 +149,7 @@ def _results(verb: Verb) -> None:
 
 
 def _nights(verb: Verb) -> None:
-    text = (
-        "measure a matrix again under today's software, and say whether anything got worse than on the accepted night"
-    )
+    text = "measure a matrix under today's software, and say whether anything is worse than on the accepted night"
     example = "matrix.yaml --gate a --bisect --report reports/tonight"
     night = verb("nightly", "nightly:nightly", text, example, _matrix, _selection, _board, _output, _placement)
     night.epilog += ". Exit codes: 0 pass; 1 some cells failed; 2 a mistake in the command; 3 a confirmed regression; "

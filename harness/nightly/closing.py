@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from harness.results.frame import read_samples
 from harness.results.items import name_items
 from harness.store import Store
 
+Answers = Mapping[tuple[int | None, str], str]  # by seed and item
 KEPT = 3  # nights whose stores stay, beside the accepted one
 PART_OF = {"A": ("frozen-again", "frozen"), "replay": ("replay",), "B": ("fresh",), "drift": ("fresh",)}
 

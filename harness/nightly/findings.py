@@ -1,8 +1,8 @@
 """Findings of a night and its verdict: one exit code, and what to do.
 
 Codes: 0 pass, 1 some cells failed or are incomplete, 2 a mistake in the command, 3 a confirmed regression, 4 a
-comparison was refused, 5 undecided or no baseline yet. Where several apply, the first of 2, 3, 4, 1, 5; the report lists
-all. What failed is never taken for a regression.
+comparison was refused, 5 undecided or no baseline yet. Where several apply, the first of 2, 3, 4, 1, 5; the report
+lists all. What failed is never taken for a regression.
 """
 
 from __future__ import annotations

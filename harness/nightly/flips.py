@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from harness.nightly.findings import Example
 from harness.nightly.nights import Measured
@@ -45,7 +46,7 @@ class Noise:
 
     def spread(self, n: int, seeds: int) -> float:
         """Of a mean over n items and so many seeds, from flips alone: one run differs from another by `rate`."""
-        return (self.rate / 2 / n / seeds) ** 0.5
+        return float((self.rate / 2 / n / seeds) ** 0.5)
 
     def __add__(self, other: Noise) -> Noise:
         return Noise(self.flips + other.flips, self.compared + other.compared)
@@ -84,7 +85,7 @@ def noise_of(runs: Sequence[Iterable[Measured]]) -> dict[str, Noise]:
     """By task, from runs of the same artifacts under the same software, each compared with the one before it."""
     found: dict[str, Noise] = {}
     tables = [{m.line.what: m for m in run} for run in runs]
-    for before, after in zip(tables, tables[1:], strict=False):
+    for before, after in pairwise(tables):
         for what in before.keys() & after.keys():
             if counted := flips(before[what], after[what]):
                 task = what[1]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from harness.nightly.findings import Finding
 from harness.nightly.flips import Flips, Noise, flips
@@ -111,13 +112,13 @@ def _confirmed(flagged: Flagged, again: Compared | None, noise: Mapping[str, Noi
     worse = mcnemar_down(found.down, found.up)
     many = too_many_flips(found.total, found.n, seen.flips, seen.compared)
     again_text = f"a second run: {found.down} worse, {found.up} better"
-    facts = {"delta": again.delta, "q": flagged.q, "down": found.down, "up": found.up}
+    facts: dict[str, Any] = {"delta": again.delta, "q": flagged.q, "down": found.down, "up": found.up}
     if worse >= Q and many >= LEVEL:
-        return Finding("A", "cleared", *line.what, f"{flagged.why}; {again_text}, which is nothing unusual", **facts)  # type: ignore[arg-type]
+        return Finding("A", "cleared", *line.what, f"{flagged.why}; {again_text}, which is nothing unusual", **facts)
     if mcnemar_down(found.up, found.down) < Q:
         text = f"{flagged.why}; {again_text}: better, and often a mistake when nobody expects it"
-        return Finding("A", "improved", *line.what, text, **facts, examples=found.items[:SHOWN])  # type: ignore[arg-type]
-    return Finding("A", "confirmed", *line.what, f"{flagged.why}; {again_text}", **facts, examples=found.items[:SHOWN])  # type: ignore[arg-type]
+        return Finding("A", "improved", *line.what, text, **facts, examples=found.items[:SHOWN])
+    return Finding("A", "confirmed", *line.what, f"{flagged.why}; {again_text}", **facts, examples=found.items[:SHOWN])
 
 
 def better(compared: Sequence[Compared]) -> Iterator[Finding]:
@@ -144,7 +145,7 @@ def every_flip(compared: Sequence[Compared]) -> Iterator[Finding]:
 
 
 def replayed(compared: Sequence[Compared]) -> Iterator[Finding]:
-    """Stored answers through today's scorers: every changed verdict is a finding, since only the scorer can have moved."""
+    """Stored answers through today's scorers: every changed verdict is a finding, since only scorers can have moved."""
     for c in compared:
         f = c.flips
         if f is None or not f.total:

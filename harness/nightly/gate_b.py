@@ -2,14 +2,15 @@
 
 Three tests flag: against the last accepted nights (ten at least; their spread is floored by the flip noise of frozen
 artifacts, since the items are the same every night), against the accepted night itself (crossed seed x item test;
-what is non-inferior within the margin is not flagged), and against slow drift. Benjamini-Hochberg runs over all of them.
-What is flagged is trained again with seeds that nobody has looked at, and that data alone decides, each test at 5 %.
+what is non-inferior within the margin is not flagged), and against slow drift. Benjamini-Hochberg runs over all of
+them. What is flagged is trained again with seeds that nobody has looked at, and that data alone decides, each
+test at 5 %.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.nightly.drift import drift
@@ -36,7 +37,7 @@ class Row:
     now: Measured
     anchor: Measured | None
     history: tuple[float, ...] = ()
-    noise: Noise = Noise()
+    noise: Noise = field(default_factory=Noise)
     margin: float | None = None
 
     @property

@@ -277,7 +277,7 @@ def from_json(text: str) -> tuple[Setting, Part]:
     """What `setting_as_json` gave."""
     body = json.loads(text)
     lists = {name: tuple(body["setting"][name]) for name in ("overrides",)}
-    part = {name: tuple(body["part"][name]) for name in ("seeds", "cells", "weights")}
+    part: dict[str, Any] = {name: tuple(body["part"][name]) for name in ("seeds", "cells", "weights")}
     answers = body["part"]["answers"]
     if answers is not None:
         part["answers"] = {name: tuple(pair) for name, pair in answers.items()}

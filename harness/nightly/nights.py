@@ -65,7 +65,8 @@ class Line:
 
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> Line:
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in body.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in body.items()}
+        return cls(**fields)
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ class Procedure:
         self._failures(measured)
         store = Store(Path(self.setting.folder) / "stores" / RETRAINED)
         cells = [c.name for c in plan_part(self.setting, Part("", seeds, chosen)).cells if frozen(store, c)]
-        rows = {c for c in cells}
+        rows = set(cells)
         self._repeat([m for m in measured if set(m.line.names) <= rows], seeds, tuple(cells), (str(store.root),))
         text = "no night is accepted yet, so there is nothing to compare with"
         self._find("night", "no baseline", text)
@@ -191,7 +191,7 @@ class Procedure:
         weights = tuple(map(str, anchor.stores))
         now = self.part(Part(FROZEN, anchor.seeds, cells, weights))
         self._failures(now)
-        compared = gate_a.compare([m for m in anchor.results.values()], now)
+        compared = gate_a.compare(list(anchor.results.values()), now)
         self._refusals(compared)
         self._unknown(now, anchor)
         if again:

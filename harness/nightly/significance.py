@@ -85,7 +85,7 @@ def flip_bound(n: int, seen: int, compared: int, level: float = 0.99) -> int:
 
 
 def student_below(value: float, history: Sequence[float], floor: float) -> tuple[float, float, float]:
-    """(p, mean, spread) of a value as low as this after so many before it. floor: the least spread, in the same unit."""
+    """(p, mean, spread) of a value as low as this after so many before it. floor: the least spread."""
     import numpy as np
     from scipy.special import stdtr
 

@@ -1,7 +1,7 @@
 """Speed and memory of a night beside the accepted one: apart from accuracy, per class of machine, and only a warning.
 
-A measure is the median over at least three runs of a cell (its seeds). It is worse when it lost 5 % and lies outside the
-spread of the earlier runs (three robust standard deviations).
+A measure is the median over at least three runs of a cell (its seeds). It is worse when it lost 5 % and lies outside
+the spread of the earlier runs (three robust standard deviations).
 """
 
 from __future__ import annotations
