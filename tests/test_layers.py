@@ -31,6 +31,7 @@ HEAVY = (
     "datasets",
     "pandas",
     "scipy",
+    "statsmodels",
     "peft",
     "reasoning_gym",
     "nltk",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.results import correlations
+from harness.results.crossed import Clusters
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,9 +31,11 @@ class Draws:
     """scores: of each seed of each side, as measured.  items: draws of (first side - second), items resampled.
 
     both: the same with seeds resampled too. One side: of its mean over seeds.
+    noise: of each side the part of the variance between its seeds that its items explain.
     """
 
     scores: tuple[tuple[float, ...], ...]
+    noise: tuple[float, ...]
     items: Floats
     both: Floats
 
@@ -45,28 +48,45 @@ def score(pairs: Pairs, metric: str) -> float | None:
     return None if table is None else float(_scores(table, np.ones((1, len(table))), metric)[0, 0])
 
 
-def resample(sides: Sequence[Sequence[Pairs]], metric: str) -> Draws:
-    """sides: one or two; of each, one run a seed; all runs over the same items in the same order."""
+def resample(sides: Sequence[Sequence[Pairs]], metric: str, clusters: Clusters | None = None) -> Draws:
+    """sides: one or two; of each, one run a seed; all runs over the same items in the same order.
+
+    clusters: of items, which are drawn whole.
+    """
     import numpy as np
 
-    runs = [run for side in sides for run in side]
-    table = _table(runs, metric)
-    if table is None or any(g != h for run in runs[1:] for (g, _), (h, _) in zip(runs[0], run, strict=True)):
-        raise ValueError(f"these runs cannot be compared by {metric}")
     rng = np.random.default_rng(SEED)
-    patterns, counts = np.unique(table, axis=0, return_counts=True)
-    measured = _scores(patterns, counts[None, :].astype(float), metric)[0]
-    drawn = rng.multinomial(len(table), counts / len(table), size=DRAWS).astype(float)
-    by_run = _scores(patterns, drawn, metric)
-    items, both, scores, first = np.zeros(DRAWS), np.zeros(DRAWS), [], 0
+    measured, by_run = resampled_runs([run for side in sides for run in side], metric, rng, clusters)
+    items, both, scores, noise, first = np.zeros(DRAWS), np.zeros(DRAWS), [], [], 0
     for side, sign in zip(sides, (1.0, -1.0), strict=False):
         mine = slice(first, first + len(side))
         first += len(side)
         scores.append(tuple(map(float, measured[mine])))
-        items += sign * by_run[:, mine].mean(axis=1)
+        average = by_run[:, mine].mean(axis=1)
+        items += sign * average
+        moved = (by_run[:, mine] - average[:, None]).var(axis=0).sum()
+        noise.append(float(moved) / (len(side) - 1) if len(side) > 1 else 0.0)
         picked = rng.integers(len(side), size=(DRAWS, len(side)))
         both += sign * np.take_along_axis(by_run[:, mine], picked, axis=1).mean(axis=1)
-    return Draws(tuple(scores), items, both)
+    return Draws(tuple(scores), tuple(noise), items, both)
+
+
+def resampled_runs(
+    runs: Sequence[Pairs], metric: str, rng: np.random.Generator, clusters: Clusters | None = None
+) -> tuple[Floats, Floats]:
+    """The metric of each run as measured, and draws x runs of it over the same resampled items (or clusters)."""
+    import numpy as np
+
+    table = _table(runs, metric)
+    if table is None or any(g != h for run in runs[1:] for (g, _), (h, _) in zip(runs[0], run, strict=True)):
+        raise ValueError(f"these runs cannot be compared by {metric}")
+    patterns, which, counts = np.unique(table, axis=0, return_inverse=True, return_counts=True)
+    if clusters is None:
+        drawn = rng.multinomial(len(table), counts / len(table), size=DRAWS).astype(float)
+    else:
+        held = clusters.sums(np.eye(len(patterns))[:, which.ravel()]).T
+        drawn = rng.multinomial(len(clusters), np.full(len(clusters), 1 / len(clusters)), size=DRAWS) @ held
+    return _scores(patterns, counts[None, :].astype(float), metric)[0], _scores(patterns, drawn, metric)
 
 
 def _table(runs: Sequence[Pairs], metric: str) -> Table | None:

@@ -99,6 +99,7 @@ class Result:
     others: the task's other metrics.  truncated: share of the answers that the token limit cut, 0 to 1.  too_long:
     prompts that did not fit the context and count as wrong.
     overlap: with the training data; None where nobody looked.  seconds: of answering.
+    seed: of its training.  settled: nothing in the cell is random, so that there is no other seed to fear.
     """
 
     task: TaskView
@@ -112,6 +113,8 @@ class Result:
     others: Mapping[str, float] = field(default_factory=dict)
     overlap: Overlap | None = None
     seconds: float | None = None
+    seed: int | None = None
+    settled: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,8 @@ def _cell(cell: CellView, store: Store, known: KnownItems) -> CellResult:
             _result(task, scores.get(task.key), blocked, store),
             overlap=_overlap(task, store),
             seconds=record.cost.get("seconds") if (record := generated.get(task.generate)) else None,
+            seed=cell.seed,
+            settled=cell.seed is None,
         )
         for task in cell.scores
     )

@@ -23,12 +23,13 @@ class Samples:
     """Scores by item, in a fixed order that is the same for every cell with the same items.
 
     items: one name an item.  values: one float an item, for metrics that are means.  pairs: one (gold, predicted) an
-    item, for corpus metrics.
+    item, for corpus metrics.  clusters: the name of each item's cluster ("": its own), None where the task names none.
     """
 
     items: tuple[str, ...]
     values: array[float] | None = None
     pairs: tuple[tuple[Any, Any], ...] | None = None
+    clusters: tuple[str, ...] | None = None
 
 
 KnownItems = dict[tuple[str, ...], tuple[str, ...]]  # equal tuples are shared, so that a thousand cells hold names once
@@ -37,21 +38,28 @@ KnownItems = dict[tuple[str, ...], tuple[str, ...]]  # equal tuples are shared, 
 def by_metric(samples: Iterable[Mapping[str, Any]], known: KnownItems | None = None) -> dict[str, Samples]:
     """The lines of one samples.jsonl, by metric, each over the items that it scores; none for other kinds of values."""
     scores: dict[str, dict[str, Any]] = {}
-    for item, sample in sorted(name_items(samples).items()):
+    named = name_items(samples)
+    for item, sample in sorted(named.items()):
         for metric, score in sample["scores"].items():
             scores.setdefault(metric, {})[item] = score
     found = {}
     for metric, by_item in scores.items():
         items, values = _shared(tuple(by_item), known), list(by_item.values())
+        clusters = _clusters((named[item].get("cluster", "") for item in items), known)
         if all(isinstance(v, bool | int | float) for v in values):
-            found[metric] = Samples(items, values=array("d", values))
+            found[metric] = Samples(items, values=array("d", values), clusters=clusters)
         elif all(isinstance(v, list) and len(v) == 2 for v in values):
-            found[metric] = Samples(items, pairs=tuple((gold, predicted) for gold, predicted in values))
+            found[metric] = Samples(items, None, tuple((gold, predicted) for gold, predicted in values), clusters)
     return found
 
 
 def _shared(items: tuple[str, ...], known: KnownItems | None) -> tuple[str, ...]:
     return items if known is None else known.setdefault(items, items)
+
+
+def _clusters(names: Iterable[str], known: KnownItems | None) -> tuple[str, ...] | None:
+    named = tuple(names)
+    return _shared(named, known) if any(named) else None
 
 
 def name_items(samples: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
@@ -98,20 +106,21 @@ def read_items(file: Path, known: KnownItems | None = None) -> dict[tuple[str, s
     import numpy as np
     from pyarrow import parquet
 
-    table = parquet.read_table(file, columns=list(COLUMNS[:6]), read_dictionary=["task", "metric"]).combine_chunks()
+    table = parquet.read_table(file, columns=list(COLUMNS[:7]), read_dictionary=["task", "metric"]).combine_chunks()
     task, metric = (table[name].combine_chunks().to_pylist() for name in ("task", "metric"))
     starts = [i for i in range(len(task)) if i == 0 or (task[i], metric[i]) != (task[i - 1], metric[i - 1])]
     found = {}
     for start, end in zip(starts, [*starts[1:], len(task)], strict=True):
         mine = table.slice(start, end - start)
         items = _shared(tuple(mine["item"].to_pylist()), known)
+        clusters = _clusters(mine["cluster"].to_pylist(), known)
         if mine["score"].null_count == 0:
             scores = array("d", np.ascontiguousarray(mine["score"].to_numpy()).tobytes())
-            found[task[start], metric[start]] = Samples(items, values=scores)
+            found[task[start], metric[start]] = Samples(items, values=scores, clusters=clusters)
         elif mine["gold"].null_count == 0:
             pairs = zip(mine["gold"].to_pylist(), mine["predicted"].to_pylist(), strict=True)
             texts = tuple((json.loads(gold), json.loads(predicted)) for gold, predicted in pairs)
-            found[task[start], metric[start]] = Samples(items, pairs=texts)
+            found[task[start], metric[start]] = Samples(items, pairs=texts, clusters=clusters)
     return found
 
 

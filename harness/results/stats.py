@@ -1,10 +1,11 @@
-"""Means, differences and suite means with 95 % intervals, for one run or several seeds of it.
+"""Means, differences and suite means with 95 % intervals and p, for one run or several seeds of it.
 
 The unit is one item under one training seed. Items are the same for every seed, so the layout is crossed: an interval
-adds the variance of the item means and, where there are several seeds, the variance between seeds beyond what the items
-explain, with Satterthwaite's degrees of freedom. With one seed an interval covers items only; the caller says so.
-Metrics that are no means (Matthews, F1) are resampled: items once for all runs, seeds for each side. Everything random
-has a fixed generator. Corrections for many comparisons, tiers and tests are not here.
+adds the variance of the item means (of clusters of items where the task declares them) and, where there are several
+seeds, the variance between seeds beyond what the items explain, pooled over both sides (`crossed`). With one seed a
+difference is `items only`: it has a p, and is never a finding. Metrics that are no means (Matthews, F1) are resampled:
+items once for all runs, seeds for each side. Everything random has a fixed generator. Corrections for many comparisons
+are in `corrections`, tiers in `tiers`, claims of no loss and plans in `claims`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from harness.results import corpus
+from harness.results import corpus, crossed, exact
+from harness.results.crossed import Clusters, Side
 from harness.results.frame import Result
+from harness.results.items import Samples
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,24 +28,7 @@ if TYPE_CHECKING:
 
 Z = 1.959963984540054  # normal quantile at 0.975
 TOLERANCE = 1e-6  # how far the samples may be from the metric they are said to make up
-
-
-@dataclass(frozen=True)
-class Side:
-    """The seeds of one method on one task or suite. noise: the part of a seed's variance that its items explain."""
-
-    scores: tuple[float, ...]
-    noise: float
-
-    @property
-    def variance(self) -> float:
-        """Of the mean over seeds, beyond the items; 0 with one seed, because one seed cannot tell."""
-        seeds = len(self.scores)
-        if seeds < 2:
-            return 0.0
-        mean = sum(self.scores) / seeds
-        between = sum((s - mean) ** 2 for s in self.scores) / (seeds - 1)
-        return max(0.0, between - self.noise) / seeds
+ITEMS_ONLY = "items only"
 
 
 @dataclass(frozen=True)
@@ -52,6 +38,7 @@ class Spread:
     items: float  # variance
     df: float
     sides: tuple[Side, ...]
+    seeds: tuple[tuple[int | None, ...], ...] = ()  # the numbers of each side's seeds
 
 
 @dataclass(frozen=True)
@@ -59,8 +46,12 @@ class Estimate:
     """A number in the metric's own unit with its 95 % interval.
 
     value None: refused or not known, and reason says why. low, high None: no interval, and reason says why.
-    n: items; seeds: the smallest number of seeds on a side; how: the kind of interval.
+    n: items; clusters: of items, 0 where they are taken as independent; seeds: the smallest number of seeds on a side.
+    how: the kind of interval and test; it begins with "items only" where a difference leaves the training seeds out.
     bounds: what the metric cannot leave; None if it has no bounds (perplexity), and then it is no percentage.
+    Of differences alone: p, two-sided and not corrected.  df: Satterthwaite's.  mde: the smallest true difference that
+    is found with 80 % power.  flips: items that are better and items that are worse, averaged over seeds.
+    seed_sd: of each side the standard deviation between seeds beyond the items; None where one seed cannot tell.
     """
 
     value: float | None
@@ -72,6 +63,22 @@ class Estimate:
     bounds: tuple[float, float] | None = None
     reason: str = ""
     spread: Spread | None = None
+    clusters: int = 0
+    p: float | None = None
+    df: float | None = None
+    mde: float | None = None
+    flips: tuple[int, int] | None = None
+    seed_sd: tuple[float | None, ...] = ()
+
+    @property
+    def items_only(self) -> bool:
+        """Whether another training seed could undo this difference, for all that is known."""
+        return self.how.startswith(ITEMS_ONLY)
+
+    @property
+    def claim(self) -> float | None:
+        """The p that a finding may rest on: None for `items only`, and where there is none."""
+        return None if self.items_only else self.p
 
 
 def mean(results: Sequence[Result]) -> Estimate:
@@ -80,7 +87,7 @@ def mean(results: Sequence[Result]) -> Estimate:
     One seed: Wilson's interval for 0/1 scores, Student's t otherwise. Several: items and seeds crossed. A corpus
     metric: bootstrap percentiles.
     """
-    if refusal := _not_one_set(results):
+    if refusal := _not_one_set(results) or _repeated(results):
         return Estimate(None, reason=refusal)
     value = _average([r.value for r in results])
     plain = Estimate(value, n=results[0].n or 0, seeds=len(results), bounds=_share([r.value for r in results]))
@@ -88,13 +95,16 @@ def mean(results: Sequence[Result]) -> Estimate:
         return replace(plain, reason=problem)
     if results[0].samples is not None and results[0].samples.pairs is not None:
         return _resampled(plain, [results])
-    scores = _scores(results)
-    side = _side(scores)
-    if len(results) == 1 and _binary(scores):
+    scores, clusters = _scores(results), _clusters(results)
+    side = crossed.side_of(scores, clusters, _settled(results))
+    if len(results) == 1 and clusters is None and _binary(scores):
         low, high = wilson(float(scores.sum()), scores.size)
-        spread = Spread(((high - low) / 2 / Z) ** 2, scores.size - 1, (side,))
+        spread = Spread(((high - low) / 2 / Z) ** 2, scores.size - 1, (side,), (_seeds(results),))
         return replace(plain, low=low, high=high, how="wilson", spread=spread)
-    return _student(plain, scores.mean(axis=0), (side,), _binary(scores))
+    spread = _spread(scores.mean(axis=0), [side], clusters, [results])
+    if spread.items == 0 and crossed.combined(0.0, 1, [side]).seeds == 0:
+        return _no_item_stands_out(plain, float(scores[0, 0]), spread, _binary(scores))
+    return _interval(_grouped(plain, clusters), spread, "t" if len(results) == 1 else "items x seeds")
 
 
 def without(results: Sequence[Result], items: Collection[str]) -> list[Result]:
@@ -103,21 +113,28 @@ def without(results: Sequence[Result], items: Collection[str]) -> list[Result]:
     for r in results:
         if r.samples is None or r.samples.values is None:
             return []
-        pairs = zip(r.samples.items, r.samples.values, strict=True)
-        rest = {item: value for item, value in pairs if item not in items}
+        rest = [i for i, item in enumerate(r.samples.items) if item not in items]
         if not rest:
             return []
-        samples = replace(r.samples, items=tuple(rest), values=array("d", rest.values()))
-        kept.append(replace(r, value=sum(rest.values()) / len(rest), n=len(rest), samples=samples))
+        named = r.samples.clusters
+        clusters = None if named is None else tuple(named[i] for i in rest)
+        values = array("d", (r.samples.values[i] for i in rest))
+        samples = Samples(tuple(r.samples.items[i] for i in rest), values, clusters=clusters)
+        kept.append(replace(r, value=sum(values) / len(rest), n=len(rest), samples=samples))
     return kept
 
 
-def difference(ours: Sequence[Result], baseline: Sequence[Result]) -> Estimate:
+def difference(ours: Sequence[Result], baseline: Sequence[Result], *, matched: bool = False) -> Estimate:
     """Ours minus the baseline on one task, paired by item, from one result a seed on each side.
 
-    Refused (value None, with the reason) where the protocols or the items of the two are not the same.
+    matched: the same seed gave both sides the same data order and initialisation, so seeds are paired too.
+    Refused (value None, with the reason) where the protocols or the items of the two are not the same, where a side
+    has a seed twice, and where matched seeds are not the same.
     """
-    if refusal := _not_one_set([*ours, *baseline]):
+    if not ours or not baseline:
+        return Estimate(None, reason="no results on one side")
+    refusal = _not_one_set([*ours, *baseline]) or _repeated(ours) or _repeated(baseline)
+    if refusal := refusal or (_unlike_seeds(ours, baseline) if matched else ""):
         return Estimate(None, reason=refusal)
     value = _average([r.value for r in ours]) - _average([r.value for r in baseline])
     plain = Estimate(value, n=ours[0].n or 0, seeds=min(len(ours), len(baseline)))
@@ -127,9 +144,7 @@ def difference(ours: Sequence[Result], baseline: Sequence[Result]) -> Estimate:
         return replace(plain, reason=problem)
     if ours[0].samples is not None and ours[0].samples.pairs is not None:
         return _resampled(plain, [ours, baseline])
-    a, b = _scores(ours), _scores(baseline)
-    sides = (_side(a), _side(b))
-    return _student(plain, a.mean(axis=0) - b.mean(axis=0), sides, _binary(a) and _binary(b))
+    return _tested(plain, ours, baseline, matched)
 
 
 def suite_mean(parts: Sequence[Estimate]) -> Estimate:
@@ -146,13 +161,13 @@ def suite_mean(parts: Sequence[Estimate]) -> Estimate:
     spreads = [p.spread for p in parts if p.spread is not None]
     if len(spreads) < k:
         return replace(plain, reason=next(p.reason for p in parts if p.spread is None))
-    shapes = {tuple(len(side.scores) for side in s.sides) for s in spreads}
-    if len(shapes) > 1:
+    if len({(s.seeds, tuple(side.seeds for side in s.sides)) for s in spreads}) > 1:
         return replace(plain, reason="the tasks do not have the same seeds")
     sides = tuple(
         Side(
             tuple(sum(scores) / k for scores in zip(*(side.scores for side in same), strict=True)),
             sum(side.noise for side in same) / k**2,
+            all(side.settled for side in same),
         )
         for same in zip(*(s.sides for s in spreads), strict=True)
     )
@@ -160,7 +175,10 @@ def suite_mean(parts: Sequence[Estimate]) -> Estimate:
     df = items**2 / sum((s.items / k**2) ** 2 / s.df for s in spreads) if items else float(plain.n - k)
     if any(p.low is None for p in parts):
         plain = replace(plain, reason="a task without spread counts as exact in this interval")
-    return _interval(plain, Spread(items, df, sides), "tasks")
+    label = f"{ITEMS_ONLY}: tasks" if any(p.items_only for p in parts) else "tasks"
+    spread = Spread(items, df, sides, spreads[0].seeds)
+    whole = _interval(plain, spread, label)
+    return whole if any(p.p is None for p in parts) else _judged(whole, spread)
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:
@@ -222,61 +240,136 @@ def _share(values: Sequence[float | None]) -> tuple[float, float] | None:
     return (0.0, 1.0) if all(v is not None and 0 <= v <= 1 for v in values) else None
 
 
-def _side(scores: Floats) -> Side:
-    """Seeds x items -> what is needed to tell the seeds' variance from the items' (two-way layout, no repeats)."""
-    seeds, n = scores.shape
-    by_seed = scores.mean(axis=1)
-    if seeds < 2:
-        return Side(tuple(map(float, by_seed)), 0.0)
-    rest = scores - by_seed[:, None] - scores.mean(axis=0) + scores.mean()
-    return Side(tuple(map(float, by_seed)), float((rest**2).sum()) / ((seeds - 1) * (n - 1)) / n)
+def _clusters(results: Sequence[Result]) -> Clusters | None:
+    """None where the items are independent, as far as the task says."""
+    samples = results[0].samples
+    names = samples.clusters if samples is not None else None
+    return Clusters.of(names) if names is not None else None
 
 
-def _student(plain: Estimate, by_item: Floats, sides: tuple[Side, ...], binary: bool) -> Estimate:
-    """by_item: one value an item, averaged over seeds (and subtracted, if there are two sides)."""
-    n = len(by_item)
-    items = float(by_item.var(ddof=1)) / n
-    if items == 0 and all(side.variance == 0 for side in sides):
-        return _no_item_stands_out(plain, float(by_item[0]), n, sides, binary)
-    how = "t" if all(len(side.scores) == 1 for side in sides) else "items x seeds"
-    return _interval(plain, Spread(items, n - 1, sides), f"paired {how}" if len(sides) > 1 else how)
+def _grouped(plain: Estimate, clusters: Clusters | None) -> Estimate:
+    return plain if clusters is None else replace(plain, clusters=len(clusters))
 
 
-def _no_item_stands_out(plain: Estimate, same: float, n: int, sides: tuple[Side, ...], binary: bool) -> Estimate:
+def _settled(results: Sequence[Result]) -> bool:
+    return len(results) == 1 and results[0].settled
+
+
+def _seeds(results: Sequence[Result]) -> tuple[int | None, ...]:
+    return tuple(r.seed for r in results)
+
+
+def _repeated(results: Sequence[Result]) -> str:
+    seeds = [r.seed for r in results if r.seed is not None]
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    return f"seed {twice[0]} twice on one side" if twice else ""
+
+
+def _unlike_seeds(ours: Sequence[Result], baseline: Sequence[Result]) -> str:
+    a, b = {r.seed for r in ours}, {r.seed for r in baseline}
+    if None in a | b:
+        return "matched seeds, and a side does not say which seeds it has"
+    if alone := sorted(seed for seed in a ^ b if seed is not None):
+        return f"matched seeds, and seed {alone[0]} is only on one side"
+    return ""
+
+
+def _spread(
+    by_item: Floats, sides: Sequence[Side], clusters: Clusters | None, results: Sequence[Sequence[Result]]
+) -> Spread:
+    found = crossed.variance(by_item, sides, clusters)
+    kept = tuple(Side(tuple(map(float, s.scores)), float(s.noise), s.settled) for s in sides)
+    return Spread(float(found.items), found.items_df, kept, tuple(_seeds(each) for each in results))
+
+
+def _tested(plain: Estimate, ours: Sequence[Result], baseline: Sequence[Result], matched: bool) -> Estimate:
+    """The difference of two sides in a metric that is a mean."""
+    if matched:
+        ours, baseline = (sorted(side, key=lambda r: r.seed or 0) for side in (ours, baseline))
+    a, b, clusters = _scores(ours), _scores(baseline), _clusters(ours)
+    by_item, binary = a.mean(axis=0) - b.mean(axis=0), _binary(a) and _binary(b)
+    each = [crossed.side_of(a, clusters, _settled(ours)), crossed.side_of(b, clusters, _settled(baseline))]
+    sides = [crossed.side_of(a - b, clusters)] if matched else each
+    spread = _spread(by_item, sides, clusters, [ours] if matched else [ours, baseline])
+    plain = replace(
+        _grouped(plain, clusters),
+        flips=(int((by_item > 0).sum()), int((by_item < 0).sum())),
+        seed_sd=tuple(crossed.seed_sd(side) for side in each),
+    )
+    parts = crossed.combined(spread.items, spread.df, sides)
+    if not parts.seeds_df:
+        return _of_items(plain, by_item, spread, clusters, binary)
+    if parts.total == 0:
+        return _no_item_stands_out(plain, float(by_item[0]), spread, binary)
+    return _judged(_interval(plain, spread, "matched items x seeds" if matched else "paired items x seeds"), spread)
+
+
+def _of_items(plain: Estimate, by_item: Floats, spread: Spread, clusters: Clusters | None, binary: bool) -> Estimate:
+    """One run a side: the interval and an exact p from the items, of which only untrained sides let one conclude."""
+    prefix = "" if all(side.settled for side in spread.sides) else f"{ITEMS_ONLY}: "
+    if binary and clusters is None and plain.flips is not None:
+        how, p = "McNemar", exact.mcnemar(*plain.flips)
+    else:
+        how, p = "sign flips", exact.sign_flips(by_item if clusters is None else clusters.sums(by_item))
+    if spread.items == 0:
+        found = _no_item_stands_out(plain, float(by_item[0]), spread, binary)
+    else:
+        found = _judged(_interval(plain, spread, how), spread)
+    return replace(found, p=p, how=f"{prefix}{how}")
+
+
+def _no_item_stands_out(plain: Estimate, same: float, spread: Spread, binary: bool) -> Estimate:
     """All items agree, which is no proof of certainty: of 0/1 scores, Wilson bounds the share that may be otherwise."""
     if not binary or same not in (-1.0, 0.0, 1.0) or plain.bounds is None:
         return replace(plain, reason="no interval: all items have the same score")
-    other = wilson(0, n)[1]
+    other = wilson(0, plain.clusters or plain.n)[1]
     low, high = max(same - other, plain.bounds[0]), min(same + other, plain.bounds[1])
-    return replace(plain, low=low, high=high, how="wilson", spread=Spread(((high - low) / 2 / Z) ** 2, n - 1, sides))
+    p = exact.mcnemar(*plain.flips) if plain.flips is not None else None
+    return replace(
+        plain, low=low, high=high, how="wilson", p=p, spread=replace(spread, items=((high - low) / 2 / Z) ** 2)
+    )
 
 
 def _interval(plain: Estimate, spread: Spread, how: str) -> Estimate:
-    from scipy.special import stdtrit
-
-    terms = [(spread.items, spread.df), *((side.variance, len(side.scores) - 1) for side in spread.sides)]
-    variance = sum(v for v, _ in terms)
+    parts = crossed.combined(spread.items, spread.df, spread.sides)
     value = plain.value
-    if variance == 0 or value is None:
+    if parts.total == 0 or value is None:
         return replace(plain, reason="no interval: no spread")
-    df = variance**2 / sum(v**2 / d for v, d in terms if v > 0)
-    half = float(stdtrit(df, 0.975)) * variance**0.5
+    half = float(parts.reach(1 - crossed.LEVEL / 2))
     low, high = plain.bounds or (-float("inf"), float("inf"))
     return replace(plain, low=max(low, value - half), high=min(high, value + half), how=how, spread=spread)
 
 
+def _judged(plain: Estimate, spread: Spread) -> Estimate:
+    """With p and what belongs to it, from the same variance as the interval."""
+    parts = crossed.combined(spread.items, spread.df, spread.sides)
+    if parts.total == 0:
+        return plain
+    sds = plain.seed_sd or tuple(crossed.seed_sd(side) for side in spread.sides)
+    p, df, mde = float(parts.p(plain.value)), float(parts.df), float(parts.detectable)
+    return replace(plain, p=p, df=df, mde=mde, seed_sd=sds)
+
+
 def _resampled(plain: Estimate, sides: Sequence[Sequence[Result]]) -> Estimate:
-    """A corpus metric, or the difference of two sides: bootstrap percentiles."""
+    """A corpus metric, or the difference of two sides: bootstrap percentiles, and p by the plus-one rule."""
     import numpy as np
 
-    metric = sides[0][0].task.primary
+    metric, clusters = sides[0][0].task.primary, _clusters(sides[0])
     runs = [[r.samples.pairs for r in side if r.samples and r.samples.pairs is not None] for side in sides]
-    draws = corpus.resample(runs, metric)
+    draws = corpus.resample(runs, metric, clusters)
     lowest, span = corpus.LOWEST[metric], 1.0 - corpus.LOWEST[metric]
-    plain = replace(plain, bounds=(lowest, 1.0) if len(sides) == 1 else (-span, span))
-    spread = Spread(float(draws.items.var()), plain.n - 1, tuple(Side(scores, 0.0) for scores in draws.scores))
+    plain = replace(_grouped(plain, clusters), bounds=(lowest, 1.0) if len(sides) == 1 else (-span, span))
+    pairs = zip(draws.scores, draws.noise, sides, strict=True)
+    parts = tuple(Side(scores, noise, _settled(side)) for scores, noise, side in pairs)
+    groups = (len(clusters) if clusters else plain.n) - 1
+    spread = Spread(float(draws.items.var()), groups, parts, tuple(_seeds(side) for side in sides))
     if float(np.ptp(draws.both)) == 0:
         return replace(plain, reason="no interval: the same in every resampled set", spread=spread)
-    found = np.percentile(draws.both, [2.5, 97.5])
-    how = "paired bootstrap" if len(sides) > 1 else "bootstrap"
-    return replace(plain, low=float(found[0]), high=float(found[1]), how=how, spread=spread)
+    low, high = (float(x) for x in np.percentile(draws.both, [2.5, 97.5]))
+    if len(sides) == 1:
+        return replace(plain, low=low, high=high, how="bootstrap", spread=spread)
+    tells = all(side.settled for side in parts) or any(side.seeds > 1 for side in parts)
+    how = "paired bootstrap" if tells else f"{ITEMS_ONLY}: paired bootstrap"
+    tail = 1 + min(int((draws.both <= 0).sum()), int((draws.both >= 0).sum()))
+    found = _judged(replace(plain, low=low, high=high, how=how, spread=spread), spread)
+    return replace(found, p=min(1.0, 2 * tail / (1 + len(draws.both))))

@@ -311,7 +311,7 @@ def _table_notes(rows: Sequence[Row], present: str | None, wanted: str | None) -
             "One seed a trained row: its intervals cover items only, not what another training seed would change."
         )
     if any(e.how.endswith("items x seeds") for e in estimates):
-        notes.append("Several seeds: intervals cover items and training seeds, crossed (Satterthwaite).")
+        notes.append("Several seeds: intervals cover items and training seeds, crossed.")
     if any(row.tuning for row in rows):
         notes.append(
             "Tuned rows: the best of their trials by the loss on held-out training rows, trained again on all rows. "
