@@ -80,7 +80,7 @@ def _margin(text: str, suites: list[str]) -> tuple[str, float]:
         value = float(points)
     except ValueError:
         value = -1.0
-    if not 0 <= value < 100:
+    if not 0 < value < 100:
         raise HarnessError(f"`--margin {text}` gives no points", todo="write --margin math=1.5")
     if suite not in suites:
         todo = nearest(suite, suites) or f"it has: {', '.join(suites)}"

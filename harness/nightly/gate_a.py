@@ -15,7 +15,8 @@ from typing import Any
 from harness.nightly.findings import Finding
 from harness.nightly.flips import Flips, Noise, flips
 from harness.nightly.nights import Measured
-from harness.nightly.significance import flip_bound, mcnemar_down, q_values, too_many_flips
+from harness.nightly.significance import flip_bound, mcnemar_down, too_many_flips
+from harness.results.corrections import benjamini_hochberg
 
 LEVEL = 0.01  # of the bound on flips, over all results together
 Q = 0.05
@@ -83,8 +84,8 @@ def gate_a(compared: Sequence[Compared], noise: Mapping[str, Noise]) -> list[Fla
     """What is to be answered again. noise: flips between repeated runs, by task."""
     counted = [(c, c.flips) for c in compared if c.flips is not None]
     seen = [noise.get(c.now.line.task, Noise()) for c, _ in counted]
-    worse = q_values([mcnemar_down(f.down, f.up) for _, f in counted])
-    many = q_values(
+    worse = benjamini_hochberg([mcnemar_down(f.down, f.up) for _, f in counted])
+    many = benjamini_hochberg(
         [too_many_flips(f.total, f.n, s.flips, s.compared) for (_, f), s in zip(counted, seen, strict=True)]
     )
     found = []
@@ -124,7 +125,7 @@ def _confirmed(flagged: Flagged, again: Compared | None, noise: Mapping[str, Noi
 def better(compared: Sequence[Compared]) -> Iterator[Finding]:
     """Results that improved beyond chance."""
     counted = [(c, c.flips) for c in compared if c.flips is not None]
-    for (c, f), q in zip(counted, q_values([mcnemar_down(f.up, f.down) for _, f in counted]), strict=True):
+    for (c, f), q in zip(counted, benjamini_hochberg([mcnemar_down(f.up, f.down) for _, f in counted]), strict=True):
         if q is not None and q < Q:
             text = f"{f.up} items better and {f.down} worse of {f.n}: often a mistake when nobody expects it"
             examples = f.items[::-1][:SHOWN]

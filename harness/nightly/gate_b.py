@@ -17,7 +17,9 @@ from harness.nightly.drift import drift
 from harness.nightly.findings import Finding
 from harness.nightly.flips import Noise
 from harness.nightly.nights import Measured
-from harness.nightly.significance import below, detectable, lower_bound, q_values, student_below
+from harness.nightly.significance import below, student_below
+from harness.results.claims import non_inferior
+from harness.results.corrections import benjamini_hochberg
 from harness.results.stats import Estimate, difference
 
 K = 10  # accepted nights, before they are a baseline
@@ -60,8 +62,14 @@ def margin_of(row: Row, estimate: Estimate) -> float:
     """The larger of one point and half of what the design can see; for scores without bounds the latter alone."""
     if row.margin is not None:
         return row.margin
-    seen = (detectable(estimate) or 0.0) / 2
+    seen = (estimate.mde or 0.0) / 2
     return max(MARGIN, seen) if estimate.bounds == SHARES else seen
+
+
+def _no_loss(row: Row, estimate: Estimate) -> bool:
+    """Whether it is shown to lose less than the margin; where there is no margin nothing can be shown."""
+    margin = margin_of(row, estimate)
+    return margin > 0 and bool(non_inferior(estimate, margin))
 
 
 @dataclass(frozen=True)
@@ -84,15 +92,14 @@ def _look(row: Row) -> _Looked:
         past = f"{value:.4f} after {mean:.4f} ± {spread:.4f} on the last {len(row.history)} accepted nights"
     estimate = difference(row.now.results, row.anchor.results) if row.anchor and row.now.results else None
     p = below(estimate) if estimate else None
-    low = estimate.low if estimate else None
-    safe = estimate is not None and low is not None and low >= -margin_of(row, estimate)
+    safe = estimate is not None and _no_loss(row, estimate)
     return _Looked(row, rolling, past, estimate, p, safe)
 
 
 def gate_b(rows: Sequence[Row]) -> list[Suspect]:
     """What is to be trained again with fresh seeds."""
     looked = [_look(row) for row in rows]
-    qs = q_values([p for each in looked for p in (each.rolling, each.anchor)])
+    qs = benjamini_hochberg([p for each in looked for p in (each.rolling, each.anchor)])
     found = []
     for each, q_rolling, q_anchor in zip(looked, qs[::2], qs[1::2], strict=True):
         tests: dict[str, str] = {}
@@ -143,34 +150,33 @@ def _fresh(test: str, row: Row, fresh: Measured) -> str:
     value = fresh.line.value
     if test == "anchor" and row.anchor:
         estimate = difference(fresh.results, row.anchor.results)
-        p, low = below(estimate), lower_bound(estimate)
-        margin = margin_of(row, estimate)
+        p, safe = below(estimate), _no_loss(row, estimate)
     else:
         assert value is not None, "a fresh result without a value has failed"
         history = row.history
         if test == "drift" and (sunk := drift([*history, row.now.line.value or 0.0], row.floor)):
             history = history[: sunk.start]
         p, low = _against(value, history, row.floor)
-        margin = MARGIN if row.margin is None else row.margin
+        safe = low > -(MARGIN if row.margin is None else row.margin)
     if p is not None and p < Q:
         return "confirmed"
-    return "cleared" if low is not None and low >= -margin else "inconclusive"
+    return "cleared" if safe else "inconclusive"
 
 
 def _against(value: float, history: Sequence[float], floor: float) -> tuple[float, float]:
-    """(p, lower bound of the difference) of a value after those."""
+    """(p, lower end of the 95 % interval of the difference) of a value after those."""
     from scipy.special import stdtrit
 
     p, mean, spread = student_below(value, history, floor)
     k = len(history)
-    half = float(stdtrit(k - 1, 1 - Q)) * spread * (1 + 1 / k) ** 0.5
+    half = float(stdtrit(k - 1, 0.975)) * spread * (1 + 1 / k) ** 0.5
     return p, value - mean - half
 
 
 def improved(rows: Sequence[Row]) -> Iterator[Finding]:
     """Results that rose beyond chance: told, and never a reason to fail."""
     looked = [(row, _look(row)) for row in rows]
-    qs = q_values([None if each.anchor is None else 1 - each.anchor for _, each in looked])
+    qs = benjamini_hochberg([None if each.anchor is None else 1 - each.anchor for _, each in looked])
     for (row, each), q in zip(looked, qs, strict=True):
         if q is not None and q < Q and each.estimate:
             e, text = each.estimate, f"{_points(each.estimate)} to the accepted night: often a mistake when unexpected"

@@ -162,10 +162,11 @@ class Night:
             return ()
         task = TaskView(line.suite, line.task, line.metric, line.headline, "", line.protocol)
         found = []
-        for value, key, digest in zip(line.by_seed, line.keys, line.items, strict=True):
+        for seed, value, key, digest in zip(line.seeds, line.by_seed, line.keys, line.items, strict=True):
             if digest not in cache:
                 cache[digest] = read_items(self.folder / "items" / f"{digest}.parquet", known)
-            found.append(Result(task, "ok", "", value, line.n, cache[digest].get((key, line.metric))))
+            samples = cache[digest].get((key, line.metric))
+            found.append(Result(task, "ok", "", value, line.n, samples, seed=seed, settled=seed is None))
         return tuple(found)
 
 

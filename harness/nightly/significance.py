@@ -1,4 +1,4 @@
-"""The tests that the gates decide by: one-sided crossed test, corrections, exact McNemar, bounds on flips.
+"""The tests that the gates decide by: one-sided crossed test, exact McNemar, bounds on flips, Student on past nights.
 
 Each takes plain numbers and returns a p-value or a bound. What they are applied to is the gates' business.
 """
@@ -10,53 +10,11 @@ from collections.abc import Sequence
 from harness.results.stats import Estimate
 
 
-def standard_error(estimate: Estimate) -> tuple[float, float] | None:
-    """(standard error, degrees of freedom) of a difference; None where it has no spread or one seed cannot tell."""
-    spread = estimate.spread
-    if spread is None or estimate.seeds < 2:
+def below(estimate: Estimate) -> float | None:
+    """One-sided p of a difference: small where it is surely below zero. None where nothing may rest on it."""
+    if estimate.value is None or estimate.claim is None:
         return None
-    terms = [(spread.items, spread.df), *((side.variance, len(side.scores) - 1) for side in spread.sides)]
-    variance = sum(v for v, _ in terms)
-    if variance == 0:
-        return None
-    return variance**0.5, variance**2 / sum(v**2 / d for v, d in terms if v > 0)
-
-
-def below(estimate: Estimate, bound: float = 0.0) -> float | None:
-    """One-sided p of a difference at or above `bound`: small where it is surely below."""
-    from scipy.special import stdtr
-
-    found = standard_error(estimate)
-    if found is None or estimate.value is None:
-        return None
-    return float(stdtr(found[1], (estimate.value - bound) / found[0]))
-
-
-def lower_bound(estimate: Estimate, level: float = 0.95) -> float | None:
-    """The one-sided lower bound of a difference."""
-    from scipy.special import stdtrit
-
-    found = standard_error(estimate)
-    if found is None or estimate.value is None:
-        return None
-    return estimate.value - float(stdtrit(found[1], level)) * found[0]
-
-
-def detectable(estimate: Estimate) -> float | None:
-    """The smallest true difference that a two-sided test at 5 % sees four times in five."""
-    from scipy.special import stdtrit
-
-    found = standard_error(estimate)
-    return None if found is None else float(stdtrit(found[1], 0.975) + stdtrit(found[1], 0.8)) * found[0]
-
-
-def q_values(ps: Sequence[float | None]) -> list[float | None]:
-    """Benjamini-Hochberg over those that are no None."""
-    from scipy.stats import false_discovery_control
-
-    known = [p for p in ps if p is not None]
-    adjusted = iter(false_discovery_control(known)) if known else iter(())
-    return [None if p is None else float(next(adjusted)) for p in ps]
+    return estimate.claim / 2 if estimate.value < 0 else 1 - estimate.claim / 2
 
 
 def mcnemar_down(down: int, up: int) -> float:
