@@ -14,7 +14,7 @@ import sys
 import time
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -97,16 +97,16 @@ class Board:
     def __init__(self, rng: np.random.Generator, cells: Sequence[Cell]) -> None:
         self.rng, self.cells = rng, cells
         self.anchor = [c.runs(rng) for c in cells]
+        self.settled = [0] * len(cells)
         self.noise = [flip_noise(rng, c) for c in cells]
-        self.past = [
-            [_value(a), *(_value(c.runs(rng)) for _ in range(10))] for c, a in zip(cells, self.anchor, strict=True)
-        ]
+        self.past = [[a, *(c.runs(rng) for _ in range(gate_b.K))] for c, a in zip(cells, self.anchor, strict=True)]
 
     def night(self, drop: dict[int, float]) -> list[Finding]:
         """One night, with its confirmations; healthy results join the past as the product lets them."""
         now = [c.runs(self.rng, drop=drop.get(i, 0.0)) for i, c in enumerate(self.cells)]
         rows = [
-            gate_b.Row(m, a, tuple(p), n) for m, a, p, n in zip(now, self.anchor, self.past, self.noise, strict=True)
+            gate_b.Row(m, a, tuple(map(_value, p)), tuple(x.line.by_seed for x in p[: gate_b.K + 1]), settled, n)
+            for m, a, p, settled, n in zip(now, self.anchor, self.past, self.settled, self.noise, strict=True)
         ]
         places = {m.line.what: i for i, m in enumerate(now)}
         found = []
@@ -116,9 +116,11 @@ class Board:
             found.append(gate_b.confirm_b(suspect, fresh))
         disputed = {f.what for f in found if f.status in ("confirmed", "inconclusive")}
         confirmed = any(f.status == "confirmed" for f in found)  # such a night is not accepted at all
+        cleared = {f.what for f in found if f.status == "cleared"}
         for i, m in enumerate(now):
             if m.line.what not in disputed and not confirmed:
-                self.past[i].append(_value(m))
+                self.past[i].append(replace(m, results=()))
+                self.settled[i] = len(self.past[i]) if m.line.what in cleared else self.settled[i]
         return found
 
 

@@ -82,7 +82,13 @@ class Made:
         turned = np.random.default_rng(5).random(ITEMS) < self.scorer
         scores = (artifact >= wrong) & ~turned
         samples = [
-            {"doc": i, "hash": f"{i:016x}", "scores": {task.task.primary: float(s)}, "answer": f"answer {i}", "outcome": ""}
+            {
+                "doc": i,
+                "hash": f"{i:016x}",
+                "scores": {task.task.primary: float(s)},
+                "answer": f"answer {i}",
+                "outcome": "",
+            }
             for i, s in enumerate(scores)
         ]
         metrics = {task.task.primary: {"value": float(scores.mean()), "n": ITEMS}}

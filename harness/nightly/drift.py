@@ -1,8 +1,8 @@
 """Slow drift: a result that sinks by too little a night for any one night to show it.
 
 A one-sided CUSUM of standardised residuals (allowance 0.5, threshold 5), each night standardised by the nights before
-it alone; and a piecewise-constant fit that says where a level ended. Both must see it. Nights that were missed are
-simply not there.
+it alone; and a piecewise-constant fit over eight nights at least that says where a level ended. Both must see it.
+Nights that were missed are simply not there.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ HEAD = 3  # nights before the first residual
 
 @dataclass(frozen=True)
 class Drift:
-    """start: the index of the first night of the lower level.  level: the mean before it, over `before` nights."""
+    """start: the index of the first night of the lower level.  level, now: the means before it and since.
+
+    p: one-sided, of such a step at the best of all places.
+    """
 
     cusum: float
     start: int
     level: float
-    before: int
     now: float
+    p: float
 
 
 def residuals(values: Sequence[float], floor: float) -> list[float]:
@@ -48,37 +51,33 @@ def cusum(deviates: Sequence[float]) -> float:
     return total
 
 
-def step(values: Sequence[float], floor: float) -> tuple[int, float, float] | None:
-    """(first index after it, mean before, mean after) of the best single step, where a step fits clearly better.
+def step(values: Sequence[float], floor: float) -> tuple[int, float, float, float]:
+    """(first index after it, mean before, mean after, one-sided p) of the best fit of two levels.
 
-    Clearly: by more than a step and its place are worth (BIC); None otherwise, and below `NIGHTS` values.
+    The p is that of a t-test at this place times the number of places that were tried.
     """
     import numpy as np
+    from scipy.special import stdtr
 
     n, y = len(values), np.asarray(values, dtype=float)
-    if n < NIGHTS:
-        return None
 
     def misfit(part: np.ndarray) -> float:
         return float(((part - part.mean()) ** 2).sum())
 
-    least = n * floor**2 + 1e-12
     places = range(2, n - 1)
     at = min(places, key=lambda i: misfit(y[:i]) + misfit(y[i:]))
-    gain = n * np.log(max(misfit(y), least) / max(misfit(y[:at]) + misfit(y[at:]), least))
-    if gain <= 2 * np.log(n):
-        return None
-    return at, float(y[:at].mean()), float(y[at:].mean())
+    before, after = float(y[:at].mean()), float(y[at:].mean())
+    spread = max(((misfit(y[:at]) + misfit(y[at:])) / (n - 2)) ** 0.5, floor)
+    t = (after - before) / (spread * (1 / at + 1 / (n - at)) ** 0.5)
+    return at, before, after, min(1.0, float(stdtr(n - 2, t)) * len(places))
 
 
 def drift(values: Sequence[float], floor: float) -> Drift | None:
-    """Whether a series, the oldest night first, has drifted down by its last night."""
+    """Whether a series, the oldest night first, has sunk by its last night; how sure that is, is in its p."""
     if len(values) < NIGHTS:
         return None
     total = cusum(residuals(values, floor))
     if total <= THRESHOLD:
         return None
-    found = step(values, floor)
-    if found is None or found[2] >= found[1]:
-        return None
-    return Drift(total, found[0], found[1], found[0], found[2])
+    at, before, after, p = step(values, floor)
+    return Drift(total, at, before, after, p) if after < before else None

@@ -2,9 +2,10 @@
 
 Three tests flag: against the last accepted nights (ten at least; their spread is floored by the flip noise of frozen
 artifacts, since the items are the same every night), against the accepted night itself (crossed seed x item test;
-what is non-inferior within the margin is not flagged), and against slow drift. Benjamini-Hochberg runs over all of
-them. What is flagged is trained again with seeds that nobody has looked at, and that data alone decides, each
-test at 5 %.
+what is non-inferior within the margin is not flagged), and against slow drift. One accepted night may have had lucky
+seeds, so the first nights on its level, a fixed set that does not slide, must agree with it. Benjamini-Hochberg runs
+over all of them. What is flagged is trained again with seeds that nobody has looked at, and that data alone decides,
+each test at 5 %; a drift is then held against the accepted level.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.nightly.drift import drift
+from harness.nightly.drift import Drift, drift
 from harness.nightly.findings import Finding
 from harness.nightly.flips import Noise
 from harness.nightly.nights import Measured
-from harness.nightly.significance import below, student_below
+from harness.nightly.significance import below, seeds_below, student_below
 from harness.results.claims import non_inferior
 from harness.results.corrections import benjamini_hochberg
 from harness.results.stats import Estimate, difference
@@ -33,12 +34,16 @@ class Row:
     """One result of a night with what it is held against.
 
     anchor: the accepted night's.  history: values of the accepted nights before, the oldest first.
+    level: scores by seed of the accepted night and of the `K` nights after it, a tuple a night.
+    settled: so many of `history` lie before fresh seeds last cleared the result; drift is looked for after them.
     margin: what may be lost without being a loss, in the metric's unit; None for the default.
     """
 
     now: Measured
     anchor: Measured | None
     history: tuple[float, ...] = ()
+    level: tuple[tuple[float, ...], ...] = ()
+    settled: int = 0
     noise: Noise = field(default_factory=Noise)
     margin: float | None = None
 
@@ -72,6 +77,20 @@ def _no_loss(row: Row, estimate: Estimate) -> bool:
     return margin > 0 and bool(non_inferior(estimate, margin))
 
 
+def _below_both(row: Row, now: Measured, estimate: Estimate) -> float | None:
+    """One-sided p against the accepted night by the crossed test, and against the level by seeds: the larger."""
+    p, values = below(estimate), [v for v in now.line.by_seed if v is not None]
+    if p is None or not row.level:
+        return p
+    return max(p, seeds_below(values, row.level, row.noise.spread(now.line.n or 1, 1)))
+
+
+def _margin_of_fresh(row: Row, fresh: Measured) -> float:
+    if row.anchor is None:
+        return MARGIN if row.margin is None else row.margin
+    return margin_of(row, difference(fresh.results, row.anchor.results))
+
+
 @dataclass(frozen=True)
 class _Looked:
     """A row with what each test says of it."""
@@ -82,6 +101,7 @@ class _Looked:
     estimate: Estimate | None
     anchor: float | None
     non_inferior: bool
+    drift: Drift | None
 
 
 def _look(row: Row) -> _Looked:
@@ -91,29 +111,32 @@ def _look(row: Row) -> _Looked:
         rolling, mean, spread = student_below(value, row.history, row.floor)
         past = f"{value:.4f} after {mean:.4f} ± {spread:.4f} on the last {len(row.history)} accepted nights"
     estimate = difference(row.now.results, row.anchor.results) if row.anchor and row.now.results else None
-    p = below(estimate) if estimate else None
+    p = _below_both(row, row.now, estimate) if estimate else None
     safe = estimate is not None and _no_loss(row, estimate)
-    return _Looked(row, rolling, past, estimate, p, safe)
+    sunk = drift([*row.history[row.settled :], value], row.floor) if value is not None else None
+    if sunk and estimate and sunk.level - sunk.now < margin_of(row, estimate):
+        sunk = None  # surely lower, and by less than counts as a loss
+    return _Looked(row, rolling, past, estimate, p, safe, sunk)
 
 
 def gate_b(rows: Sequence[Row]) -> list[Suspect]:
     """What is to be trained again with fresh seeds."""
     looked = [_look(row) for row in rows]
-    qs = benjamini_hochberg([p for each in looked for p in (each.rolling, each.anchor)])
-    found = []
-    for each, q_rolling, q_anchor in zip(looked, qs[::2], qs[1::2], strict=True):
+    drifts = [each.drift.p if each.drift else None for each in looked]
+    qs = benjamini_hochberg([*(e.rolling for e in looked), *(e.anchor for e in looked), *drifts])
+    found, n = [], len(looked)
+    for each, q_rolling, q_anchor, q_drift in zip(looked, qs[:n], qs[n : 2 * n], qs[2 * n :], strict=True):
         tests: dict[str, str] = {}
         if q_rolling is not None and q_rolling < Q:
             tests["rolling"] = each.past
         if q_anchor is not None and q_anchor < Q and not each.non_inferior and each.estimate:
             tests["anchor"] = f"{_points(each.estimate)} to the accepted night"
-        value = each.row.now.line.value
-        sunk = drift([*each.row.history, value], each.row.floor) if value is not None else None
-        if sunk and not tests:
-            tests["drift"] = f"sinking: {sunk.now:.4f} since {len(each.row.history) + 1 - sunk.start} nights, "
-            tests["drift"] += f"{sunk.level:.4f} before (CUSUM {sunk.cusum:.1f})"
+        if q_drift is not None and q_drift < Q and each.drift:
+            nights = len(each.row.history) - each.row.settled + 1 - each.drift.start
+            tests["drift"] = f"sinking: {each.drift.now:.4f} over the last {nights} nights, "
+            tests["drift"] += f"{each.drift.level:.4f} before (CUSUM {each.drift.cusum:.1f})"
         if tests:
-            q = min((q for q in (q_rolling, q_anchor) if q is not None), default=None)
+            q = min(q for q in (q_rolling, q_anchor, q_drift) if q is not None)
             found.append(Suspect(each.row, tuple(tests), q, "; ".join(tests.values())))
     return found
 
@@ -148,16 +171,13 @@ def confirm_b(suspect: Suspect, fresh: Measured) -> Finding:
 def _fresh(test: str, row: Row, fresh: Measured) -> str:
     """The same test once more, at 5 % and on fresh data."""
     value = fresh.line.value
-    if test == "anchor" and row.anchor:
+    if test != "rolling" and row.anchor:
         estimate = difference(fresh.results, row.anchor.results)
-        p, safe = below(estimate), _no_loss(row, estimate)
+        p, safe = _below_both(row, fresh, estimate), _no_loss(row, estimate)
     else:
         assert value is not None, "a fresh result without a value has failed"
-        history = row.history
-        if test == "drift" and (sunk := drift([*history, row.now.line.value or 0.0], row.floor)):
-            history = history[: sunk.start]
-        p, low = _against(value, history, row.floor)
-        safe = low > -(MARGIN if row.margin is None else row.margin)
+        p, low = _against(value, row.history, row.floor)
+        safe = low > -_margin_of_fresh(row, fresh)
     if p is not None and p < Q:
         return "confirmed"
     return "cleared" if safe else "inconclusive"

@@ -69,30 +69,46 @@ def healthy(nights: Nights, baseline: Baseline) -> list[Night]:
     ]
 
 
-def past_values(nights: Sequence[Night], baseline: Baseline) -> dict[What, list[Line]]:
-    """The lines of retrained cells on those nights, without results that were in dispute and not accepted."""
-    found: dict[What, list[Line]] = {}
+@dataclass(frozen=True)
+class Past:
+    """A result of an earlier night. cleared: it was suspected then, and fresh seeds cleared it."""
+
+    line: Line
+    cleared: bool
+
+
+def past_values(nights: Sequence[Night], baseline: Baseline) -> dict[What, list[Past]]:
+    """The results of retrained cells on those nights, without those that were in dispute and not accepted."""
+    found: dict[What, list[Past]] = {}
     for night in nights:
-        disputed = set()
-        if night.name != baseline.night:
-            listed = night.report()["findings"]
-            disputed = {(f["cell"], f["task"], f["metric"]) for f in listed if f["status"] in DISPUTED}
+        listed = {(f["cell"], f["task"], f["metric"]): f["status"] for f in night.report()["findings"] if f["cell"]}
         for line in night.parts().get(RETRAINED, ([], {}))[0]:
-            if line.value is not None and line.what not in disputed:
-                found.setdefault(line.what, []).append(line)
+            status = listed.get(line.what, "")
+            if line.value is not None and (status not in DISPUTED or night.name == baseline.night):
+                found.setdefault(line.what, []).append(Past(line, status == "cleared"))
     return found
 
 
-def comparable(past: Sequence[Line], now: Line) -> tuple[float, ...]:
-    """The values of earlier nights that were measured and trained the same way, on the same class of machine."""
+def comparable(past: Sequence[Past], now: Line) -> list[Past]:
+    """Those that were measured and trained the same way, on the same class of machine."""
+    return [each for each in past if _alike(each.line, now)]
+
+
+def settled(past: Sequence[Past]) -> int:
+    """How many nights lie before fresh seeds last cleared the result, that one included."""
+    return 1 + max((number for number, each in enumerate(past) if each.cleared), default=-1)
+
+
+def _alike(then: Line, now: Line) -> bool:
     same = ("protocol", "training", "machine")
-    return tuple(
-        line.value
-        for line in past
-        if line.value is not None
-        and all(getattr(line, name) == getattr(now, name) for name in same)
-        and len(line.seeds) == len(now.seeds)
-    )
+    return len(then.seeds) == len(now.seeds) and all(getattr(then, name) == getattr(now, name) for name in same)
+
+
+def level(past: Sequence[Past], anchor: Line, nights: int) -> tuple[tuple[float, ...], ...]:
+    """Scores by seed of the accepted night and of the first nights on its level: a set that does not slide."""
+    others = [each.line for each in past if each.line.seeds != anchor.seeds]
+    chosen = [anchor, *others[:nights]]
+    return tuple(tuple(v for v in line.by_seed if v is not None) for line in chosen)
 
 
 def past_costs(nights: Sequence[Night], machine: str) -> list[Costs]:

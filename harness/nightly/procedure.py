@@ -23,12 +23,15 @@ from harness.nightly.history import (
     FROZEN,
     RETRAINED,
     Anchor,
+    Past,
     anchor_of,
     comparable,
     healthy,
+    level,
     noise_for,
     past_costs,
     past_values,
+    settled,
     utc_now,
 )
 from harness.nightly.measure import Part, Setting, frozen, plan_part
@@ -258,7 +261,7 @@ class Procedure:
             self._confirm(suspects, tuple(s + FRESH for s in seeds))
         self.outcome.findings += slower(past_costs(nights, self.facts["machine"]), self.outcome.costs)
 
-    def _row(self, now: Measured, anchor: Anchor, past: Sequence[Line], noise: dict[str, Noise]) -> Any:
+    def _row(self, now: Measured, anchor: Anchor, past: Sequence[Past], noise: dict[str, Noise]) -> Any:
         then = anchor.results[now.line.what]
         if now.line.value is None and now.line.state != "diverged":
             return None
@@ -266,8 +269,16 @@ class Procedure:
             reason = then.line.reason if then.line.value is None else why
             self._find("B", "refused" if then.line.value is not None else "no baseline", reason, now.line)
             return None
-        margin = self.margins.get(now.line.suite)
-        return gate_b.Row(now, then, comparable(past, now.line), noise.get(now.line.task, Noise()), margin)
+        before = comparable(past, now.line)
+        return gate_b.Row(
+            now,
+            then,
+            history=tuple(each.line.value for each in before if each.line.value is not None),
+            level=level(before, then.line, gate_b.K),
+            settled=settled(before),
+            noise=noise.get(now.line.task, Noise()),
+            margin=self.margins.get(now.line.suite),
+        )
 
     def _confirm(self, suspects: Sequence[gate_b.Suspect], seeds: tuple[int, ...]) -> None:
         names = sorted({f"{s.row.now.line.cell}.s{seed}" for s in suspects for seed in seeds})

@@ -50,3 +50,21 @@ def student_below(value: float, history: Sequence[float], floor: float) -> tuple
     k, mean = len(history), float(np.mean(history))
     spread = max(float(np.std(history, ddof=1)), floor)
     return float(stdtr(k - 1, (value - mean) / (spread * (1 + 1 / k) ** 0.5))), mean, spread
+
+
+def seeds_below(values: Sequence[float], level: Sequence[Sequence[float]], floor: float) -> float:
+    """One-sided p of the mean of some seeds against all seeds of several nights: small where it is lower.
+
+    Student's t; the spread between seeds is pooled within nights. floor: the least spread of one run.
+    """
+    import numpy as np
+    from scipy.special import stdtr
+
+    groups = [np.asarray(g) for g in (values, *level)]
+    df = sum(len(g) - 1 for g in groups)
+    if df < 1:
+        return 1.0
+    pooled = sum(float(((g - g.mean()) ** 2).sum()) for g in groups) / df
+    past = np.concatenate(groups[1:])
+    error = max(pooled**0.5, floor) * (1 / len(values) + 1 / len(past)) ** 0.5
+    return float(stdtr(df, (float(np.mean(values)) - float(past.mean())) / error))
