@@ -32,7 +32,7 @@ RESULTS, NIGHTS, SEEDS = 100, 200, 3
 DISCORDANCE = 0.10  # items in which two trainings differ
 NOISE = 0.01  # items in which two runs of the same artifact differ
 CAUGHT_WITHIN = 3
-PATIENCE = 15  # nights after which a drop counts as missed
+PATIENCE = 10  # nights after which a drop counts as missed
 MARK = "<!-- simulation -->"
 
 
@@ -183,7 +183,7 @@ def broken_frozen(share: float, draws: int, seed: int) -> float:
 def caught(
     drop: float, seed_sd: float, draws: int, seed: int, results: int = RESULTS
 ) -> tuple[float, float, float | None]:
-    """(share caught within three nights, within fifteen, median night of those) of a drop in one of the results."""
+    """(share caught within three nights, within ten, median night of those) of a drop in one of the results."""
     rng = np.random.default_rng(seed)
     nights: list[int] = []
     others = mixed(rng, results - 1)
@@ -220,7 +220,7 @@ def report(boards: int, draws: int, results: int) -> str:
         "",
         f"**One result of {results} gets worse** (1,319 items, {SEEDS} seeds, {draws} draws each):",
         "",
-        "| drop | seed sd | confirmed within 3 nights | within 15 nights | median night |",
+        "| drop | seed sd | confirmed within 3 nights | within 10 nights | median night of those |",
         "| ---: | ---: | ---: | ---: | ---: |",
     ]
     for drop, sd in ((4, 0.7), (4, 1.3), (2, 0.7), (2, 1.3)):

@@ -37,7 +37,8 @@ class Anchor:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        return tuple(sorted({s for m in self.results.values() for s in m.line.seeds if s is not None}))
+        trained = {s for m in self.results.values() for s in m.line.seeds if s is not None}
+        return tuple(sorted(trained) or self.facts["seeds"])
 
     @property
     def stores(self) -> tuple[Path, ...]:
