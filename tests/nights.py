@@ -18,7 +18,7 @@ from harness.nightly.nights import Line, Nights
 from harness.nightly.procedure import Outcome, Procedure, Wanted
 from harness.nightly.report import as_json, files
 from harness.planned import PlannedCell, PlannedTask
-from harness.results.frame import CellResult, collect
+from harness.results.frame import collect
 from harness.runs import cell_views
 
 MATRIX = """
@@ -47,13 +47,15 @@ class Made:
     """In place of `measure`: every cell is right on most of the items, flips at random, and does what it is told.
 
     drop: by part and row, how much more is wrong.  broken: rows whose cells fail.  scorer: share of the verdicts that
-    today's scorers turn, in a replay and everywhere else.  parts: what was asked for.
+    today's scorers turn, in a replay and everywhere else.  tokens: of every answer, by part.
+    parts: what was asked for.
     """
 
     drop: Mapping[tuple[str, str], float] = field(default_factory=dict)
     broken: frozenset[str] = frozenset()
     scorer: float = 0.0
     stop_at: str = ""
+    tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     parts: list[str] = field(default_factory=list)
 
     def __call__(self, setting: Setting, part: Part) -> tuple[list[Line], dict[str, dict[str, list[float]]]]:
@@ -73,10 +75,11 @@ class Made:
                     self._score(store, part, row, cell, task)
         frame = collect(cell_views(plan), store)
         costs: dict[str, dict[str, list[float]]] = {measuring.row_name(c): {} for c in frame.cells}
-        return measuring.lines_of(setting, part.name, plan, store, _with_reasons(frame.cells)), costs
+        return measuring.lines_of(setting, part.name, plan, store, frame.cells), costs
 
     def _score(self, store: Any, part: Part, row: str, cell: PlannedCell, task: PlannedTask) -> None:
-        _publish(store, task.generate, {"responses.jsonl": ""})
+        answer = {"key": "r", "text": "-", "tokens": self.tokens.get(part.name, (1, 2, 3))}
+        _publish(store, task.generate, {"responses.jsonl": json.dumps(answer) + "\n"})
         wrong = 0.3 + self.drop.get((part.name, row), 0.0)
         artifact = np.random.default_rng(zlib.crc32(cell.name.encode())).random(ITEMS)  # the same in every part
         turned = np.random.default_rng(5).random(ITEMS) < self.scorer
@@ -94,10 +97,6 @@ class Made:
         metrics = {task.task.primary: {"value": float(scores.mean()), "n": ITEMS}}
         lines = "".join(json.dumps(s) + "\n" for s in samples)
         _publish(store, task.score, {"samples.jsonl": lines, "metrics.json": json.dumps(metrics)})
-
-
-def _with_reasons(cells: tuple[CellResult, ...]) -> tuple[CellResult, ...]:
-    return cells
 
 
 def _publish(store: Any, step: Any, outputs: Mapping[str, str]) -> None:

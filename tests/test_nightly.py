@@ -215,3 +215,19 @@ def test_the_report_for_people_tools_and_ci(matrix: Path, nights: Path) -> None:
     suite = ElementTree.fromstring((folder / "junit.xml").read_text())
     assert (suite.attrib["failures"], suite.attrib["errors"]) == ("1", "0")
     assert suite.find("testcase/failure") is not None
+
+
+def test_a_deterministic_engine_is_warned_of_with_the_first_differing_token(matrix: Path, nights: Path) -> None:
+    made = Made(drop={("frozen", "tiny.base"): 0.004}, tokens={"frozen": (1, 2, 4)})
+    body, _ = night(matrix, nights, made, gates=("a",), deterministic=True)
+    assert body["code"] == 0
+    (found,) = [f for f in body["findings"] if f["status"] == "warning"]
+    assert "request r differs first at token 2: 3 -> 4" in found["text"]
+
+
+def test_a_night_of_some_cells_is_no_baseline(matrix: Path, nights: Path) -> None:
+    body, outcome = night(matrix, nights, Made(), only=("tiny.base*",))
+    assert body["code"] == 0
+    assert {line.cell for lines, _ in outcome.night.parts().values() for line in lines} == {"tiny.base"}
+    with pytest.raises(Refused, match="is a part of the matrix"):
+        accept(Nights(nights, "small"), outcome.night, who="a", why="b", when="c")

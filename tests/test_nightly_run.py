@@ -1,4 +1,4 @@
-"""`harness nightly` and `harness accept` as they are typed, on the fake engine: real runs, a kill, a changed package."""
+"""`harness nightly` and `harness accept` as typed, on the fake engine: whole runs, a kill, a changed package."""
 
 from __future__ import annotations
 

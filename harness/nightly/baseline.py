@@ -54,6 +54,9 @@ def accept(nights: Nights, night: Night, *, who: str, why: str, when: str) -> Ba
         raise Refused(
             f"night {night.name} is not finished", where=str(night.folder), todo="run `harness nightly` again"
         )
+    if part := night.facts()["only"]:
+        why = f"it measured only {', '.join(part)}"
+        raise Refused(f"night {night.name} is a part of the matrix", where=str(night.folder), why=why)
     if not any(line.value is not None for lines, _ in night.parts().values() for line in lines):
         raise Refused(f"night {night.name} has no result", where=str(night.folder), todo="accept another night")
     before = read_baseline(nights)

@@ -10,16 +10,19 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
+from harness.engines.base import Response
 from harness.nightly.attribution import Attempt, Overlays, bisect
 from harness.nightly.findings import Example, Finding
-from harness.nightly.history import Anchor, anchor_of, healthy, noise_for, utc_now
+from harness.nightly.history import FROZEN, Anchor, anchor_of, healthy, noise_for, utc_now
 from harness.nightly.measure import Part, Setting
 from harness.nightly.nights import Line, Night, Nights
 from harness.nightly.procedure import Outcome, Procedure, stored_answers
 from harness.results.frame import read_samples
 from harness.results.items import name_items
+from harness.steps.responses import read_responses
 from harness.store import Store
 
 Answers = Mapping[tuple[int | None, str], str]  # by seed and item
@@ -33,7 +36,7 @@ def close(procedure: Procedure, *, matrix: str, find_cause: bool) -> Outcome:
     if outcome.baseline is None:
         return outcome
     anchor = anchor_of(procedure.nights, outcome.baseline)
-    shown = [_with_answers(f, anchor, outcome.night) for f in outcome.findings]
+    shown = [_with_token(_with_answers(f, anchor, outcome.night), anchor, outcome.night) for f in outcome.findings]
     outcome.findings = [_with_rerun(f, matrix, procedure.setting) for f in shown]
     if find_cause:
         outcome.attempts = _bisect(procedure, anchor)
@@ -60,6 +63,37 @@ def _with_answers(finding: Finding, anchor: Anchor, night: Night) -> Finding:
         return finding
     then, now = _answers(anchor.night, anchor.results[finding.what].line), _answers(night, line)
     return replace(finding, examples=tuple(_answered(e, then, now) for e in finding.examples))
+
+
+def _with_token(finding: Finding, anchor: Anchor, night: Night) -> Finding:
+    """Of a warning that items flipped under a deterministic engine: where answers first part from the stored ones."""
+    lines = night.parts().get(FROZEN, ([], {}))[0]
+    line = next((each for each in lines if each.what == finding.what), None)
+    if (finding.gate, finding.status) != ("A", "warning") or line is None:
+        return finding
+    for key, now in _responses(night, line).items():
+        then = _responses(anchor.night, anchor.results[finding.what].line).get(key)
+        if then is not None and then.tokens != now.tokens:
+            pairs = enumerate(zip_longest(then.tokens, now.tokens))
+            place, (old, new) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+            return replace(
+                finding, text=f"{finding.text}; request {key} differs first at token {place}: {old} -> {new}"
+            )
+    return finding
+
+
+def _responses(night: Night, line: Line) -> dict[str, Response]:
+    """By the key of the request, of every seed; nothing where the store is gone."""
+    folder = night.folder / line.store
+    if not folder.is_dir():
+        return {}
+    store, found = Store(folder), dict[str, Response]()
+    for key in line.keys:
+        score = store.find("score", key)
+        record = store.find("generate", score.identity["generate"]) if score else None
+        for response in read_responses(record.file("responses.jsonl")) if record else ():
+            found.setdefault(response.key, response)
+    return found
 
 
 def _answered(

@@ -42,6 +42,7 @@ from harness.store import Store
 SEEDS = 3  # of a trained cell, at least, for gate B
 STRIDE = 1000  # between the seeds of two nights
 FRESH = 500  # of a night's own seeds to those that confirm
+SAME = ("environment", "machine", "matrix", "overrides", "limit", "only")  # of a night that goes on
 REPEATS = 3  # runs of the frozen artifacts, from which the flip noise is known
 
 Measure = Callable[[Setting, Part], tuple[list[Line], dict[str, dict[str, list[float]]]]]
@@ -72,7 +73,7 @@ class Outcome:
     attempts: list[Attempt]
 
 
-def open_night(nights: Nights, setting: Setting, seeds: Sequence[int]) -> Night:
+def open_night(nights: Nights, setting: Setting, seeds: Sequence[int], only: Sequence[str]) -> Night:
     """Tonight's night: the last one, if it was not finished and everything is as it was; or a new one."""
     found, begun = packages(), utc_now()
     facts = {
@@ -84,11 +85,13 @@ def open_night(nights: Nights, setting: Setting, seeds: Sequence[int]) -> Night:
         "machine": machine_class(),
         "matrix": Path(setting.matrix).read_text(encoding="utf-8"),
         "overrides": list(setting.overrides),
+        "limit": setting.limit,
+        "only": list(only),
     }
     before = nights.all()
     if before and not before[-1].finished:
         last = before[-1].facts()
-        if all(last[name] == facts[name] for name in ("environment", "matrix", "overrides", "machine")):
+        if all(last[name] == facts[name] for name in SAME):
             return before[-1]
     night = nights.new(begun.date().isoformat())
     night.begin({**facts, "seeds": [s + STRIDE * len(before) for s in seeds]})
@@ -104,7 +107,7 @@ class Procedure:
         self.margins = dict(wanted.margins)
         self._check(setting, matrix.seeds)
         self.baseline = read_baseline(nights)
-        self.night = open_night(nights, setting, matrix.seeds)
+        self.night = open_night(nights, setting, matrix.seeds, wanted.only)
         self.facts = self.night.facts()
         self.setting = replace(
             setting,
@@ -203,8 +206,10 @@ class Procedure:
         if self.wanted.deterministic:
             self.outcome.findings += gate_a.every_flip(compared)
         open_ones = [c for c in compared if c.now.line.what not in explained]
-        self.outcome.findings += gate_a.better(open_ones)
-        if flagged := gate_a.gate_a(open_ones, noise):
+        flagged = gate_a.gate_a(open_ones, noise)
+        again_asked = {f.compared.now.line.what for f in flagged}
+        self.outcome.findings += gate_a.better([c for c in open_ones if c.now.line.what not in again_asked])
+        if flagged:
             rows = {n for f in flagged for n in f.compared.now.line.names}
             second = self.part(Part("frozen-again", anchor.seeds, tuple(sorted(rows)), weights))
             self.outcome.findings += gate_a.confirm_a(flagged, second, noise)

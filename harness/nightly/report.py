@@ -53,7 +53,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
 
 def markdown(body: dict[str, Any]) -> str:
     """From the JSON, so that an old report can be written again."""
-    lines = [body["verdict"], "", f"Night {body['night']} on {body['machine']}, "]
+    lines = [body["verdict"], "", f"Night {body['night']} on {_text(body['machine'])}, "]
     lines[-1] += f"compared with {body['accepted']}." if body["accepted"] else "the first of this board."
     lines[-1] += f" Exit code {body['code']}" + (f" of {body['codes']}." if len(body["codes"]) > 1 else ".")
     if body["cause"]:
@@ -141,7 +141,9 @@ def junit(body: dict[str, Any]) -> str:
     tags |= dict.fromkeys(("inconclusive", "no baseline"), "skipped")
     for f in found:
         name = " ".join(filter(None, [f["task"], f["metric"], f["gate"]])) or "night"
-        case = ElementTree.SubElement(suite, "testcase", {"classname": _printable(f["cell"] or "night"), "name": name})
+        case = ElementTree.SubElement(
+            suite, "testcase", {"classname": _printable(f["cell"] or "night"), "name": _printable(name)}
+        )
         if tag := tags.get(f["status"]):
             ElementTree.SubElement(case, tag, {"message": _printable(f["text"])})
         elif f["text"]:
