@@ -84,8 +84,8 @@ def case(folder: Path, mirror: Path, items: int) -> str:
     cut = [*shown[:SHOWN], "..."] if len(shown) > SHOWN else shown
     return "\n".join(
         [
-            f"{items} items of SST-2 and of RTE. The first night took {seconds:.0f} s, three runs of the model to learn its flip "
-            f"noise included. Then {PATCHED} became {version}, which is the installed version with one line changed "
+            f"{items} items of SST-2 and of RTE. The first night took {seconds:.0f} s, with three runs of the model to "
+            f"learn its flip noise. Then {PATCHED} became {version}, the installed version with one line changed "
             f"(its tokenizers put every text in lower case), and {INNOCENT} was put beside it, which is older. "
             f"The next night ended with exit code {code} after {longer:.0f} s. Its report:",
             "",

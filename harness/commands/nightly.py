@@ -116,6 +116,9 @@ def accept(args: argparse.Namespace) -> int:
     lacking = sorted({line.cell for lines, _ in night.parts().values() for line in lines if line.value is None})
     if lacking:
         print(f"note: without a number, and so without a baseline: {', '.join(lacking)}", file=sys.stderr)
+    if not (night.folder / "stores").is_dir():
+        text = "its answers and weights were removed: gate A will have nothing to look at"
+        print(f"note: {text}; the last night's are there", file=sys.stderr)
     return 0
 
 

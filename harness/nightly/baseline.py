@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.errors import HarnessError, Refused
-from harness.nightly.nights import Night, Nights, _order
+from harness.nightly.nights import Night, Nights, night_order
 from harness.store import disk
 
 FILE = "baseline.json"
@@ -30,7 +30,7 @@ class Baseline:
 
     def covers(self, name: str) -> bool:
         """Whether a night is not older than the level."""
-        return _order(name) >= _order(self.since)
+        return night_order(name) >= night_order(self.since)
 
 
 def read_baseline(nights: Nights) -> Baseline | None:

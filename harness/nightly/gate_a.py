@@ -20,6 +20,7 @@ from harness.results.corrections import benjamini_hochberg
 
 LEVEL = 0.01  # of the bound on flips, over all results together
 Q = 0.05
+AGAIN = 0.01  # of the second run, which is held against the same accepted answers as the first and shares their luck
 SHOWN = 10
 
 
@@ -98,25 +99,40 @@ def gate_a(compared: Sequence[Compared], noise: Mapping[str, Noise]) -> list[Fla
     return found
 
 
-def confirm_a(flagged: Sequence[Flagged], again: Sequence[Measured], noise: Mapping[str, Noise]) -> list[Finding]:
-    """What a second run of the flagged results says, each at its own level and on its own data alone."""
+def confirm_a(
+    flagged: Sequence[Flagged],
+    again: Sequence[Measured],
+    noise: Mapping[str, Noise],
+    witness: Sequence[Measured] = (),
+) -> list[Finding]:
+    """What a second run of the flagged results says, each at its own level and on its own data alone.
+
+    witness: another run of the accepted artifacts, from before. Where there is one, the second run must differ from it
+    too: otherwise it was the accepted answers that were lucky.
+    """
+    others = {c.now.line.what: c for c in compare(witness, again)}
     fresh = {c.now.line.what: c for c in compare([f.compared.then for f in flagged], again)}
-    return [_confirmed(f, fresh.get(f.compared.now.line.what), noise) for f in flagged]
+    return [_confirmed(f, *(m.get(f.compared.now.line.what) for m in (fresh, others)), noise) for f in flagged]
 
 
-def _confirmed(flagged: Flagged, again: Compared | None, noise: Mapping[str, Noise]) -> Finding:
+def _unusual(found: Flips, seen: Noise) -> bool:
+    """Whether one result on its own flipped more, or more often down or up, than chance does."""
+    many = too_many_flips(found.total, found.n, seen.flips, seen.compared)
+    return min(many, mcnemar_down(found.down, found.up), mcnemar_down(found.up, found.down)) < AGAIN
+
+
+def _confirmed(flagged: Flagged, again: Compared | None, other: Compared | None, noise: Mapping[str, Noise]) -> Finding:
     line = flagged.compared.now.line
     if again is None or again.flips is None:
         reason = again.now.line.reason if again else "it was not run"
         return Finding("A", "failed", *line.what, f"{flagged.why}; the second run failed: {reason}", q=flagged.q)
     found, seen = again.flips, noise.get(line.task, Noise())
-    worse = mcnemar_down(found.down, found.up)
-    many = too_many_flips(found.total, found.n, seen.flips, seen.compared)
     again_text = f"a second run: {found.down} worse, {found.up} better"
     facts: dict[str, Any] = {"delta": again.delta, "q": flagged.q, "down": found.down, "up": found.up}
-    if worse >= Q and many >= LEVEL:
+    lucky = other is not None and other.flips is not None and not _unusual(other.flips, seen)
+    if lucky or not _unusual(found, seen):
         return Finding("A", "cleared", *line.what, f"{flagged.why}; {again_text}, which is nothing unusual", **facts)
-    if mcnemar_down(found.up, found.down) < Q:
+    if mcnemar_down(found.up, found.down) < AGAIN:
         text = f"{flagged.why}; {again_text}: better, and often a mistake when nobody expects it"
         return Finding("A", "improved", *line.what, text, **facts, examples=found.items[:SHOWN])
     return Finding("A", "confirmed", *line.what, f"{flagged.why}; {again_text}", **facts, examples=found.items[:SHOWN])

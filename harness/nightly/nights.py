@@ -190,7 +190,7 @@ class Nights:
 
     def all(self) -> list[Night]:
         """Every night that was begun, the oldest first."""
-        files = sorted(self.folder.glob("*/night.json"), key=lambda f: _order(f.parent.name))
+        files = sorted(self.folder.glob("*/night.json"), key=lambda f: night_order(f.parent.name))
         return [Night(f.parent) for f in files]
 
     def finished(self) -> list[Night]:
@@ -216,6 +216,7 @@ class Nights:
         return Night(self.folder / name)
 
 
-def _order(name: str) -> tuple[str, int]:
+def night_order(name: str) -> tuple[str, int]:
+    """By date, and within a date by number, as a number."""
     date, _, number = name.partition(".")
     return date, int(number or 1)

@@ -212,8 +212,17 @@ class Procedure:
         if flagged:
             rows = {n for f in flagged for n in f.compared.now.line.names}
             second = self.part(Part("frozen-again", anchor.seeds, tuple(sorted(rows)), weights))
-            self.outcome.findings += gate_a.confirm_a(flagged, second, noise)
+            self.outcome.findings += gate_a.confirm_a(flagged, second, noise, self._witness(anchor))
         return noise
+
+    def _witness(self, anchor: Anchor) -> list[Measured]:
+        """Another run of the accepted artifacts: by the accepted night itself, or the first healthy night after it."""
+        if "repeat-2" in anchor.night.parts():
+            return anchor.night.measured("repeat-2")
+        for night in healthy(self.nights, self.baseline) if self.baseline else ():
+            if night.report()["accepted"] == anchor.night.name and FROZEN in night.parts():
+                return night.measured(FROZEN)
+        return []
 
     def _frozen_cells(self, anchor: Anchor) -> tuple[str, ...]:
         """Cells whose artifacts the accepted night still has, as today's code would train them."""

@@ -28,18 +28,19 @@ def too_many_flips(flips: int, n: int, seen: int, compared: int) -> float:
     """p of at least so many flips among n, where repeated runs saw `seen` among `compared`.
 
     Beta-binomial with Jeffreys' prior: the rate is itself only known from the repeated runs, and a plain binomial at
-    their rate would call one flip after none a finding.
+    their rate would call one flip after none a finding. What they showed counts half, since a run that differs from
+    the one before it mostly differs from the one after it as well.
     """
     from scipy.stats import betabinom
 
-    return float(betabinom.sf(flips - 1, n, seen + 0.5, compared - seen + 0.5)) if n else 1.0
+    return float(betabinom.sf(flips - 1, n, seen / 2 + 0.5, (compared - seen) / 2 + 0.5)) if n else 1.0
 
 
 def flip_bound(n: int, seen: int, compared: int, level: float = 0.99) -> int:
     """The number of flips among n that a healthy night does not exceed at this level."""
     from scipy.stats import betabinom
 
-    return int(betabinom.ppf(level, n, seen + 0.5, compared - seen + 0.5))
+    return int(betabinom.ppf(level, n, seen / 2 + 0.5, (compared - seen) / 2 + 0.5))
 
 
 def student_below(value: float, history: Sequence[float], floor: float) -> tuple[float, float, float]:
