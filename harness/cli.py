@@ -109,7 +109,9 @@ def _running(verb: Verb) -> None:
     run = verb("run", "run:run", text, "matrix.yaml --only 'lora*'", *common, _placement)
     run.add_argument("--dry-run", action="store_true", help="the same as `harness plan`")
     text = "what `run` would do, step by step, why, and how long it may take"
-    verb("plan", "plan:plan", text, "matrix.yaml --set train.lr=1e-4", *common)
+    planned = verb("plan", "plan:plan", text, "matrix.yaml --set train.lr=1e-4", *common)
+    text = "also say which difference could be found, if training seeds vary by so much (in points)"
+    planned.add_argument("--seed-sd", type=float, metavar="SD", help=text)
     text = "evaluate a model, a checkpoint or an adapter, without training"
     example = "./my-adapter --base Qwen/Qwen2.5-0.5B-Instruct --suites math,code:humaneval --limit smoke"
     one = verb("eval", "eval:evaluate", text, example, _change, _data, _store, _output, _verbose, _placement)
