@@ -112,7 +112,8 @@ def confirm_a(
     """
     others = {c.now.line.what: c for c in compare(witness, again)}
     fresh = {c.now.line.what: c for c in compare([f.compared.then for f in flagged], again)}
-    return [_confirmed(f, *(m.get(f.compared.now.line.what) for m in (fresh, others)), noise) for f in flagged]
+    places = [(f, f.compared.now.line.what) for f in flagged]
+    return [_confirmed(f, fresh.get(what), others.get(what), noise) for f, what in places]
 
 
 def _unusual(found: Flips, seen: Noise) -> bool:
