@@ -1,7 +1,8 @@
 """The command line: which commands there are and what arguments they take; what they do is in `harness.commands`.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 all good, 1 some cells failed,
-2 a mistake in the command or the matrix, 130 interrupted. Nothing heavy is imported before a command needs it.
+2 a mistake in the command or the matrix, 130 interrupted; `nightly` has more. Nothing heavy is imported before a
+command needs it.
 """
 
 from __future__ import annotations
@@ -96,6 +97,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     _running(verb)
     _results(verb)
+    _nights(verb)
     _listings(verb)
     _keeping(verb)
     return top
@@ -175,6 +177,28 @@ def _publishing(verb: Verb) -> None:
         "--protocol", action="store_true", help="print the digests that board.yaml pins, by today's code"
     )
     board.set_defaults(only=[], seeds=None)
+
+
+def _nights(verb: Verb) -> None:
+    text = "measure a matrix under today's software, and say whether anything is worse than on the accepted night"
+    example = "matrix.yaml --gate a --bisect --report reports/tonight"
+    night = verb("nightly", "nightly:nightly", text, example, _matrix, _selection, _board, _output, _placement)
+    night.epilog += ". Exit codes: 0 pass; 1 some cells failed; 2 a mistake in the command; 3 a confirmed regression; "
+    night.epilog += "4 not comparable; 5 undecided, or no accepted night yet; 130 interrupted"
+    text = "a: frozen artifacts, new software; b: cells trained anew (default: both)"
+    night.add_argument("--gate", choices=("a", "b", "both"), default="both", help=text)
+    text = "after a regression of frozen artifacts: try every changed package in its accepted version, one at a time"
+    night.add_argument("--bisect", action="store_true", help=text)
+    night.add_argument("--report", type=Path, metavar="DIR", help="copy report.md, report.json and junit.xml there")
+    text = "what a suite may lose, in points (default: 1, or half of what the design can see)"
+    night.add_argument("--margin", action="append", default=[], metavar="SUITE=POINTS", help=text)
+    night.add_argument("--deterministic", action="store_true", help="warn of every item that flips in gate A")
+    text = "make a night the one that later nights are compared with, and note who did and why"
+    take = verb("accept", "nightly:accept", text, "2026-01-31 --why 'transformers 5.20, checked'", _board, _output)
+    take.add_argument("night", help="a night's name, or `last`")
+    take.add_argument("--why", required=True, metavar="TEXT", help="the reason, kept with the night")
+    take.add_argument("--who", metavar="NAME", help="who accepts it (default: your user name)")
+    take.add_argument("--board", metavar="NAME", help="the matrix's name, where there are nights of several")
 
 
 def _listings(verb: Verb) -> None:
@@ -271,6 +295,12 @@ def _store(sub: Any) -> None:
     sub.add_argument(
         "--store", type=Path, default=default, metavar="DIR", help="the store (default: $HARNESS_STORE or ./store)"
     )
+
+
+def _board(sub: Any) -> None:
+    text = "where nights are kept (default: $HARNESS_NIGHTS or ./nights)"
+    default = Path(os.environ.get("HARNESS_NIGHTS", "nights"))
+    sub.add_argument("--nights", type=Path, default=default, metavar="DIR", help=text)
 
 
 def _output(sub: Any) -> None:

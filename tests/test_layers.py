@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "harness"
 LAYERS: list[set[str]] = [
     {"cli", "commands", "demo", "__main__"},
     {"replan"},
+    {"nightly"},
     {"execute", "worker", "driver", "runs", "doctor", "progress", "runners", "boards", "trackers"},
     {"pending", "steps"},
     {"plan", "planned", "keys", "lines", "encoders", "refused", "rows_needed", "tuning", "sampling", "groups"},

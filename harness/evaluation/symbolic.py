@@ -22,7 +22,11 @@ from harness.evaluation.verdict import Verdict
 CHILD = Path(__file__).with_name("symbolic_child.py")
 LONGEST = 1_000  # characters of an answer that is looked at; the longest gold answer of the shipped tasks has 210
 PATIENCE = 30.0  # seconds for one line, more than the child's own limits
-_ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}  # sympy orders terms by hash
+_ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",  # sympy orders terms by hash
+    "PYTHONUTF8": "1",
+    "PYTHONPATH": os.environ.get("PYTHONPATH", ""),  # the packages that this process has, none older or newer
+}
 
 
 @functools.lru_cache(maxsize=16_384)
