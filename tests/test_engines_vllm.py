@@ -343,11 +343,16 @@ def score_in_full(engine: Any, requests: list[Request]) -> Any:
     return list(engine._choose_in_full(requests, encoded, list(range(len(requests)))))
 
 
-def test_one_step_scores_choices_as_the_full_pass_does(embedded: tuple[EngineProcess, Path]) -> None:
+def test_steps_score_choices_as_the_full_pass_does(embedded: tuple[EngineProcess, Path]) -> None:
     engine, _ = embedded
+    story = "Once upon a time there was a very small model that answered questions about numbers. " * 12
     requests = [
         Request("choose", text=f"Question: is {n} an even number?\nAnswer:", choices=(" yes", " no")) for n in range(20)
     ] + [CHAT.but(kind="choose", prefix=f"{n} is", choices=(" odd", " even")) for n in range(20)]
+    requests += [
+        CHAT.but(kind="choose", messages=({"role": "user", "content": f"{story} Which is {n}?"},), choices=letters)
+        for n, letters in enumerate([("A", "B", "C"), ("true", "not true", "not at all true"), ("A", "A")])
+    ]
     quick = {response.key: response for response in engine.loglikelihood(requests)}
     full = {response.key: response for response in engine.run(score_in_full, requests)}
     assert quick.keys() == full.keys()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import gc
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.engines import canary
+from harness.engines import canary, choices
 from harness.engines.base import DECIMALS, Activation, Artifact, EngineSpec, Request, Response
+from harness.engines.choices import Pairs
 from harness.engines.prepared import Prepared, base_reference, prepare
 from harness.engines.prompts import Prompts
 from harness.engines.vllm_start import repack_tied, set_environment, start, stop
@@ -30,10 +32,7 @@ from harness.errors import HarnessError, StepFailed
 if TYPE_CHECKING:
     from harness.engines.weights import Structure
 
-_MAX_IDS = 128  # of one `logprob_token_ids` request; vLLM's own limit
 _WAYS = {"base": "reload", "full": "reload", "adapter": "merge+reload"}
-
-Pairs = list[tuple[list[int], list[int]]]  # per choice: the ids of its context and its own
 
 
 class VLLMEngine:
@@ -187,7 +186,7 @@ class VLLMEngine:
         """The tokens that the base thinks likeliest after the canary prompts, four each: there numerics are finest."""
         params = self._params(max_tokens=1, logprobs=4)
         tables = [out.outputs[0].logprobs[0] for _, out in self._run([(ids, params) for ids in self._canary_prompts])]
-        return sorted({token for table in tables for token in table})[:_MAX_IDS]
+        return sorted({token for table in tables for token in table})[: choices.MOST]
 
     def _sentinel(self) -> int:
         """Send one fixed prompt that fills two blocks of the prefix cache; how many of its tokens were cached."""
@@ -229,25 +228,28 @@ class VLLMEngine:
             )
 
     def loglikelihood(self, requests: Sequence[Request]) -> Iterator[Response]:
-        """One-token choices after one context take one step and may use the prefix cache; others are scored in full."""
+        """Choices after one context take single steps, which may use the prefix cache; others are scored in full."""
         encoded = self._prompts.checked_pairs(requests)
-        short = [i for i, pairs in enumerate(encoded) if _one_step(pairs)]
-        yield from self._choose_in_one_step(requests, encoded, short)
-        yield from self._choose_in_full(requests, encoded, sorted(set(range(len(requests))) - set(short)))
+        stepped = [i for i, pairs in enumerate(encoded) if choices.in_steps(pairs)]
+        yield from self._choose_in_steps(requests, encoded, stepped)
+        yield from self._choose_in_full(requests, encoded, sorted(set(range(len(requests))) - set(stepped)))
 
-    def _choose_in_one_step(
+    def _choose_in_steps(
         self, requests: Sequence[Request], encoded: list[Pairs], chosen: list[int]
     ) -> Iterator[Response]:
-        work = []
-        for i in chosen:
-            tokens = sorted({choice[0] for _, choice in encoded[i]})
-            work.append((encoded[i][0][0], self._params(max_tokens=1, logprob_token_ids=tokens)))
+        places, work = [], []
+        for i, node, ways in choices.order(encoded, chosen):
+            places.append((i, node))
+            work.append(([*encoded[i][0][0], *node], self._params(max_tokens=1, logprob_token_ids=ways)))
+        left = Counter(i for i, _ in places)
+        tables: dict[int, dict[choices.Node, dict[int, float]]] = {i: {} for i in chosen}
         for number, output in self._run(work):
-            pairs = encoded[chosen[number]]
-            table = {token: entry.logprob for token, entry in output.outputs[0].logprobs[0].items()}
-            values = tuple(table[choice[0]] for _, choice in pairs)
-            greedy = tuple(value >= max(table.values()) for value in values)
-            yield Response(requests[chosen[number]].key, logprobs=values, greedy=greedy, prompt_tokens=len(pairs[0][0]))
+            i, node = places[number]
+            tables[i][node] = {token: entry.logprob for token, entry in output.outputs[0].logprobs[0].items()}
+            if len(tables[i]) == left[i]:
+                values, greedy = choices.scores(encoded[i], tables.pop(i))
+                length = len(encoded[i][0][0])
+                yield Response(requests[i].key, logprobs=values, greedy=greedy, prompt_tokens=length)
 
     def _choose_in_full(
         self, requests: Sequence[Request], encoded: list[Pairs], chosen: list[int]
@@ -315,11 +317,6 @@ class VLLMEngine:
             stop(self._llm)
             self._llm = self._structure = None
             gc.collect()
-
-
-def _one_step(pairs: Pairs) -> bool:
-    contexts = {tuple(context) for context, _ in pairs}
-    return len(contexts) == 1 and all(len(choice) == 1 for _, choice in pairs) and len(pairs) <= _MAX_IDS
 
 
 def _score(table: Sequence[Any], context: list[int], choice: list[int]) -> tuple[float, bool]:
