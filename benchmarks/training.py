@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,7 +92,8 @@ def prepare(args: argparse.Namespace, model: Path, folder: Path) -> Bench:
 def page(parts: list[list[str]]) -> str:
     """What was measured, by which command, where and when."""
     arguments = re.sub(r"(--mirror[ =])\S+", r"\1DIR", " ".join(sys.argv[1:]))
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    names = packages_distributions()  # vLLM's differs with the device it is built for
+    packages = ", ".join(f"{name} {version(names[name][0])}" for name in PACKAGES)
     machine = f"{platform.machine()}, {cores():g} cores, {memory().total / 2**30:.0f} GiB"
     blocks = "\n\n".join("```text\n" + "\n".join(lines) + "\n```" for lines in parts)
     return f"""# What training costs, as measured

@@ -1,8 +1,8 @@
 """Part 3 of `training.py`: what each method of a board costs beside SFT, and what the passes it is billed for explain.
 
 Every method that a matrix trains from the base model, with the matrix's own data, parameters and settings and all its
-stages. Methods that sample their answers are compared by the seconds of passes and optimiser alone: how fast an engine
-samples is part 4.
+stages, except those that change the rows first, whose time is an engine's. Methods that sample their answers are
+compared by the seconds of passes and optimiser alone: how fast an engine samples is part 4.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.data.chat import to_rows
 from harness.engines.base import EngineSpec
 from harness.matrix import Budget, load_matrix
 from harness.matrix.schema import DataEntry
-from harness.methods.base import generates
+from harness.methods.base import generates, overrides
 
 PLAIN = "sft"
 ROWS = 300
@@ -45,7 +45,8 @@ def runs_of(
     sampled = set()
     for name, entry in read.methods.items():
         stack = methods.build(entry.stack)
-        if entry.start or not all(m.trains for m in stack) or (only and name not in (PLAIN, *only)):
+        idle = entry.start or not all(m.trains for m in stack) or any(overrides(m, "curate") for m in stack)
+        if idle or (only and name not in (PLAIN, *only)):
             continue
         if any(m.rollouts is not None for m in stack):
             sampled.add(name)

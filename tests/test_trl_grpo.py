@@ -178,6 +178,9 @@ def test_what_does_not_go_through_is_refused() -> None:
 def test_the_row_is_labelled_and_grao_is_refused_at_plan_time(tmp_path: Path, tiny_model: Path) -> None:
     file = write_matrix(tmp_path, tiny_model)
     text = "\n".join(t for t in file.read_text().splitlines() if not t.startswith(("  math:", "  glue:")))
+    file.write_text(text.replace("  lora+dft: {}", "  theirs: {stack: [lora, grpo], trainer: trl}"))
+    (theirs,) = (cell for cell in make_plan(load_matrix(file), Where()).cells if cell.train and cell.flags)
+    assert theirs.flags == ("trl",)
     file.write_text(text.replace("  lora+dft: {}", "  theirs: {stack: [grao], trainer: trl}"))
     with pytest.raises(HarnessError, match="`grao` uses the hook `loss`"):
         make_plan(load_matrix(file), Where())
