@@ -139,6 +139,10 @@ def _results(verb: Verb) -> None:
     table.add_argument("--rank", action="store_true", help="tiers and rank intervals for the headline of each suite")
     text = "lines: means over seeds, single cells, or both (default: methods; all in csv and json)"
     table.add_argument("--rows", choices=("methods", "cells", "all"), help=text)
+    costs = ("train-time", "answer-time", "trained-tokens", "peak-memory", "trainable", "artifact")
+    text = "the rows that none beats in both the headline and a cost (default: train-time)"
+    table.add_argument("--pareto", nargs="?", const="train-time", choices=costs, help=text)
+    table.add_argument("--phases", action="store_true", help="where the training time went")
     table.add_argument("--columns", metavar="A,B", help="with latex: these columns instead of the headlines")
     table.add_argument("--strict", action="store_true", help="refuse columns that hold more than one protocol")
     table.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of printing")

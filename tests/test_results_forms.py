@@ -149,3 +149,14 @@ def test_parquet_has_a_line_for_every_sample(world: World, tmp_path: Path) -> No
     assert sum(r["value"] for r in up) == pytest.approx(70)
     corpus = [r for r in read.to_pylist() if r["metric"] == "mcc"]
     assert all(r["value"] is None and r["gold"] is not None for r in corpus)
+
+
+def test_the_front_of_a_headline_against_a_cost_is_listed_cheapest_first(world: World) -> None:
+    table = replace(world.table(rows="methods"), pareto="train time", phases=True)
+    text = table.markdown(width=300)
+    part = text[text.index("**Not beaten in both made") :].splitlines()
+    assert [line.split("|")[1].strip() for line in part[4:5]] == ["up (3 seeds)"]
+    assert part[5] == ""
+    phases = text[text.index("**Train time by phase**") :].splitlines()
+    assert [word.strip() for word in phases[2].split("|")[2:-1]] == ["open", "forward", "backward", "optimizer", "save"]
+    assert "Train time by phase" not in world.table().markdown()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,8 @@ class Wanted:
     strict: bool = False
     rank: bool = False
     columns: tuple[str, ...] = ()
+    phases: bool = False
+    pareto: str = ""
     output: Path | None = None
 
 
@@ -41,7 +43,10 @@ def table(args: argparse.Namespace) -> int:
     columns = tuple(filter(None, (args.columns or "").split(",")))
     if columns and args.format != "latex":
         raise HarnessError("--columns chooses columns of a LaTeX table", todo="add --format latex, or leave it out")
-    wanted = Wanted(args.format, args.rows, args.baseline, args.strict, args.rank, columns, args.output)
+    pareto = (args.pareto or "").replace("-", " ")
+    wanted = Wanted(
+        args.format, args.rows, args.baseline, args.strict, args.rank, columns, args.phases, pareto, args.output
+    )
     store = store_of(args)
     view = view_named(args, store)
     if args.baseline is not None and args.baseline not in (methods := sorted({c.method for c in view.cells})):
@@ -69,9 +74,10 @@ def print_table(view: RunView, store: Store, wanted: Wanted, *, keep: bool = Fal
 
     @cache
     def made(rows: Rows) -> Table:
-        return make_table(
+        table = make_table(
             frame, baseline=baseline, notes=view.notes, strict=wanted.strict, rows=wanted.rows or rows, ranked=ranked
         )
+        return replace(table, phases=wanted.phases, pareto=wanted.pareto)
 
     if keep:
         people, programs = made("methods"), made("all")

@@ -82,7 +82,8 @@ class KeepBest(Method):
         seen = ctx.memory.setdefault(f"keep_best {ctx.stage.name}", {"loss": math.inf, "since": 0, "looks": {}})
         if seen["since"] >= self.patience or (ctx.step % self.interval and ctx.progress < 1):
             return
-        loss = self._loss(ctx)
+        with ctx.meter.phase("held out"):
+            loss = self._loss(ctx)
         seen["looks"][ctx.step] = loss
         ctx.save(SET, seen["looks"])
         seen["since"] += 1

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from harness.results.columns import Column
 from harness.results.frame import Cost
+from harness.results.pareto import front
 from harness.results.stats import Estimate
 from harness.results.table import Entry, Row, Table, row_label
 
@@ -62,6 +63,10 @@ def sections(table: Table, footnotes: Footnotes, width: int, value_width: int) -
     yield from _tiers(table)
     yield from _tuning(table, named, marked)
     yield from _costs(table, named, marked, width - taken)
+    if table.phases:
+        yield from _phases(table, named, marked, width - taken)
+    if table.pareto:
+        yield from _pareto(table)
     yield _legend(table)
 
 
@@ -221,6 +226,16 @@ COSTS: dict[str, Callable[[Cost], str]] = {
 }
 
 
+PARETO: dict[str, Callable[[Cost], float | None]] = {
+    "trained tokens": lambda c: c.trained_tokens,
+    "train time": lambda c: c.train_seconds,
+    "peak memory": lambda c: c.peak_bytes,
+    "trainable": lambda c: c.trainable_parameters,
+    "artifact": lambda c: c.artifact_bytes,
+    "answer time": lambda c: c.generate_seconds,
+}
+
+
 def _costs(table: Table, named: tuple[str, ...], names: Sequence[tuple[str, ...]], width: int) -> Iterator[Section]:
     blocks = _blocks([max(len(title), 8) + 3 for title in COSTS], [True] * len(COSTS), width)
     for number, places in enumerate(blocks):
@@ -229,6 +244,57 @@ def _costs(table: Table, named: tuple[str, ...], names: Sequence[tuple[str, ...]
             (*name, *(COSTS[title](row.cost) for title in titles)) for name, row in zip(names, table.rows, strict=True)
         ]
         yield Section("Cost" + (", continued" if number else ""), (*named, *titles), tuple(lines), len(named))
+
+
+def _phases(table: Table, named: tuple[str, ...], names: Sequence[tuple[str, ...]], width: int) -> Iterator[Section]:
+    """Where the training time of each row went; a row that was not trained is not in it."""
+    found = [
+        (name, row.cost.train_phases) for name, row in zip(names, table.rows, strict=True) if row.cost.train_phases
+    ]
+    titles = sorted({phase for _, phases in found for phase in phases}, key=_when)
+    blocks = _blocks([max(len(title), 8) + 3 for title in titles], [True] * len(titles), width)
+    for number, places in enumerate(blocks):
+        chosen = [titles[p] for p in places]
+        lines = [(*name, *(_seconds(phases.get(title)) for title in chosen)) for name, phases in found]
+        heading = "Train time by phase" + (", continued" if number else "")
+        yield Section(heading, (*named, *chosen), tuple(lines), len(named))
+
+
+def _when(phase: str) -> tuple[int, str]:
+    """Phases in the order in which a step has them; those of single methods after the loop's own."""
+    order = ("open", "engine", "data", "refresh", "rollout", "reward", "forward", "backward", "optimizer")
+    last = ("checkpoint", "save")
+    if phase in last:
+        return len(order) + 1 + last.index(phase), phase
+    return (order.index(phase) if phase in order else len(order)), phase
+
+
+def _pareto(table: Table) -> Iterator[Section]:
+    """For each headline the rows that no other row beats in both score and cost, the cheapest first."""
+    several = len({row.model for row in table.rows}) > 1
+    cost_of = PARETO[table.pareto]
+    for at, column in enumerate(table.columns):
+        if not column.headline:
+            continue
+        points = [
+            (row, cost, estimate)
+            for row in table.rows
+            if (cost := cost_of(row.cost)) is not None and (estimate := row.entries[at].estimate) is not None
+        ]
+        best = front([(cost, estimate.value or 0.0) for _, cost, estimate in points])
+        lines = [
+            (
+                *((row.model,) if several else ()),
+                row_label(row),
+                COSTS[table.pareto](row.cost),
+                number_of(estimate, column.percent),
+            )
+            for (row, _, estimate), stays in sorted(zip(points, best, strict=True), key=lambda pair: pair[0][1])
+            if stays
+        ]
+        header = (*(("model",) if several else ()), "method", table.pareto, label_of(column))
+        heading = f"Not beaten in both {label_of(column)} and {table.pareto}, by point values"
+        yield Section(heading, header, tuple(lines), len(header) - 2)
 
 
 def _tuning(table: Table, named: tuple[str, ...], names: Sequence[tuple[str, ...]]) -> Iterator[Section]:

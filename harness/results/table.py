@@ -75,12 +75,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """baseline: the method the differences refer to, None if there is none. notes: what holds for the whole table."""
+    """baseline: the method the differences refer to, None if there is none. notes: what holds for the whole table.
+
+    phases: whether training times are shown by phase.  pareto: the cost that scores are shown against, "" for none.
+    """
 
     baseline: str | None
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    phases: bool = False
+    pareto: str = ""
 
     def markdown(self, *, width: int = 120) -> str:
         """For people; blocks of at most `width` characters."""
