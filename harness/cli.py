@@ -107,7 +107,9 @@ def _running(verb: Verb) -> None:
     run = verb("run", "run:run", text, "matrix.yaml --only 'lora*'", *common, _placement)
     run.add_argument("--dry-run", action="store_true", help="the same as `harness plan`")
     text = "what `run` would do, step by step, why, and how long it may take"
-    verb("plan", "plan:plan", text, "matrix.yaml --set train.lr=1e-4", *common)
+    planned = verb("plan", "plan:plan", text, "matrix.yaml --set train.lr=1e-4", *common)
+    text = "also say which difference could be found, if training seeds vary by so much (in points)"
+    planned.add_argument("--seed-sd", type=float, metavar="SD", help=text)
     text = "evaluate a model, a checkpoint or an adapter, without training"
     example = "./my-adapter --base Qwen/Qwen2.5-0.5B-Instruct --suites math,code:humaneval --limit smoke"
     one = verb("eval", "eval:evaluate", text, example, _change, _data, _store, _output, _verbose, _placement)
@@ -128,10 +130,21 @@ def _results(verb: Verb) -> None:
     verb("status", "status:status", text, "demo", _run_or_matrix, _selection, _store, _output)
     text = "the results of a matrix or run"
     table = verb("table", "table:table", text, "demo --format csv -o demo.csv", _run_or_matrix, _selection, _store)
-    table.add_argument("--format", choices=("md", "tasks", "csv", "csv-long", "json"), default="md")
+    forms = ("md", "tasks", "csv", "csv-long", "json", "html", "latex", "parquet")
+    table.add_argument("--format", choices=forms, default="md", help="parquet: every sample's score, needs -o")
     table.add_argument("--json", dest="format", action="store_const", const="json", help="short for --format json")
+    table.add_argument("--baseline", metavar="METHOD", help="what differences refer to (default: the matrix's)")
+    table.add_argument("--rank", action="store_true", help="tiers and rank intervals for the headline of each suite")
+    text = "lines: means over seeds, single cells, or both (default: methods; all in csv and json)"
+    table.add_argument("--rows", choices=("methods", "cells", "all"), help=text)
+    table.add_argument("--columns", metavar="A,B", help="with latex: these columns instead of the headlines")
     table.add_argument("--strict", action="store_true", help="refuse columns that hold more than one protocol")
     table.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of printing")
+    text = "the results of a matrix, run or board as pages for a browser, with samples; they open without a server"
+    site = verb("site", "site:site", text, "demo --out demo-site", _run_or_matrix, _selection, _store)
+    site.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder, or that of an earlier site")
+    site.add_argument("--title", help="the heading of the pages (default: the name of the run)")
+    site.add_argument("--outputs", action="store_true", help="prompts and outputs too, where they are kept")
     text = "samples of a task: prompt, answer, what was taken from it, verdict and why"
     example = "demo --cell smollm2-135m.base --task humaneval --only wrong --n 3"
     show = verb("show", "samples:show", text, example, _run_or_matrix, _change, _data, _store, _output)
@@ -142,8 +155,26 @@ def _results(verb: Verb) -> None:
     show.add_argument("--n", type=_positive, default=5, metavar="N", help="how many (default: 5)")
     show.add_argument("--rendered", action="store_true", help="prompts as the model's chat template renders them")
     show.set_defaults(only=[], seeds=None)
+    _publishing(verb)
     text = "score stored responses again by today's scorers, and list the verdicts that changed"
     verb("score", "score:score", text, "demo", _run_or_matrix, _selection, _store, _output)
+
+
+def _publishing(verb: Verb) -> None:
+    text = "put a run on a leaderboard, after every check; or check the board, or withdraw an entry"
+    example = "leaderboards/mine demo --mirror DIR"
+    board = verb("publish", "publish:publish", text, example, _change, _data, _store, _output)
+    board.add_argument("board", type=Path, metavar="BOARD", help="a folder with board.yaml")
+    board.add_argument("matrix", nargs="?", metavar="RUN", help="a run's name or a matrix file")
+    board.add_argument("--check", action="store_true", help="only check: the run, or without one the whole board")
+    text = "an entry that this one replaces; it stays, marked as replaced"
+    board.add_argument("--replaces", action="append", metavar="ENTRY", help=text)
+    board.add_argument("--withdraw", metavar="ENTRY", help="withdraw an entry; it stays, with the reason")
+    board.add_argument("--why", metavar="TEXT", help="the reason of a withdrawal")
+    board.add_argument(
+        "--protocol", action="store_true", help="print the digests that board.yaml pins, by today's code"
+    )
+    board.set_defaults(only=[], seeds=None)
 
 
 def _listings(verb: Verb) -> None:
@@ -177,6 +208,8 @@ def _keeping(verb: Verb) -> None:
     export.add_argument("file", type=Path)
     text = "FILE is a folder: write one small file for each finished cell, as a matrix's `entries:` takes them"
     export.add_argument("--entries", action="store_true", help=text)
+    text = "FILE is a folder: the finished cells as other tools read them, for model cards or as lm-eval writes them"
+    export.add_argument("--format", choices=("model-index", "lm-eval"), help=text)
     text = "take over what `export` packed, after checking every digest"
     import_ = verb("import", "transfer:import_", text, "demo.run", _store)
     import_.add_argument("file", type=Path)

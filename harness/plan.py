@@ -25,6 +25,7 @@ from harness.errors import HarnessError, Problems, Refused
 from harness.evaluation.judge.judges import JudgeSpec, plan_judge, with_judge
 from harness.evaluation.native_tools import check_tools
 from harness.evaluation.suite import Task, choose_tasks, load_suite
+from harness.groups import by_groups, source_of
 from harness.keys import TaskKeys, answerer, data_step, stack_identity, train_step, tune_step
 from harness.matrix import Cell, Matrix, SuiteEntry, make_cell
 from harness.matrix.method_entries import TUNED
@@ -71,9 +72,11 @@ def make_plan(
     matrix: Matrix, where: Where, *, only: Sequence[str] = (), seeds: int | None = None, limit: Limit | None = None
 ) -> Plan:
     """Resolve a matrix. Problems (all of them) for unknown methods, models, suites, missing data, refused stacks."""
+    matrix, ungrouped = by_groups(matrix, where.mirror, where.offline)
     cells = matrix.cells(only=only, seeds=seeds)
     resolver = _Resolver(matrix, where, limit)
-    planned = [p for c in cells if (p := resolver.cell(c)) is not None]
+    resolver.problems += [p for label in dict.fromkeys(c.method for c in cells) for p in ungrouped.get(label, ())]
+    planned = [p for c in cells if c.method not in ungrouped and (p := resolver.cell(c)) is not None]
     if resolver.problems:
         raise Problems(resolver.problems)
     return Plan(matrix, where, resolver.engine, planned, resolver.sources, resolver.notes, resolver.judge)
@@ -289,7 +292,8 @@ class _Resolver:
         if stages and model.context and cell.train.max_length > model.context:
             self._note(f"model `{cell.model}` holds {model.context} tokens: rows above that are errors in training")
         tune = tune_step(model, identity, source, search) if search and source else None
-        data = data_step(cell, model, stack, source, self.engine, tune) if source else None
+        rows = source and source_of(source, cell)
+        data = data_step(cell, model, stack, rows, self.engine, tune) if rows else None
         train: list[Step] = []
         for stage in enumerate(stages):
             train.append(train_step(cell, model, identity, stage, data=data, before=train, start=start, tune=tune))

@@ -57,6 +57,7 @@ def cell_views(plan: Plan) -> list[CellView]:
                 data=cell.data.key if cell.data else "",
                 started={s.key: (c.name, c.data.key if c.data else "") for c in cell.line[:-1] for s in c.train},
                 tune=cell.tune.key if cell.tune else "",
+                group_of=cell.cell.group.of if cell.cell.group else "",
             )
         )
     return result

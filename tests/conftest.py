@@ -10,6 +10,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from tests.runs import harness, write_matrix
 from tests.tiny import make_tiny_model
 
 MIRROR = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -25,6 +26,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_model_without_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model without a chat template."""
     return make_tiny_model(tmp_path_factory.mktemp("bare"), chat=False)
+
+
+@pytest.fixture(scope="session")
+def site_of_a_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """The pages that `harness site` makes of a small run: a base and a fine-tune that were trained and asked."""
+    folder = tmp_path_factory.mktemp("run")
+    write_matrix(folder, tiny_model)
+    harness(folder, "run", "small.yaml", "--only", "base", "--only", "sft")
+    out, _ = harness(folder, "site", "small.yaml", "--out", "pages", "--title", "Mine", "--outputs")
+    assert out == "pages/index.html: 2 cells; open it in a browser\n"
+    return folder / "pages"
 
 
 @pytest.fixture(scope="session")

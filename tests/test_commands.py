@@ -28,7 +28,7 @@ LISTINGS = [
     ("doctor",),
 ]
 COMMANDS = ["run", "plan", "eval", "status", "table", "show", "score", "methods", "suites", "tasks", "doctor"]
-COMMANDS += ["init", "gc", "export", "import"]
+COMMANDS += ["site", "init", "gc", "export", "import"]
 
 
 def test_help_is_quick_and_every_command_has_an_example(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ LAYERS: list[set[str]] = [
     {"replan"},
     {"execute", "worker", "driver", "runs", "doctor", "progress", "runners", "boards", "trackers"},
     {"pending", "steps"},
-    {"plan", "planned", "keys", "lines", "encoders", "refused", "rows_needed", "tuning", "sampling"},
+    {"plan", "planned", "keys", "lines", "encoders", "refused", "rows_needed", "tuning", "sampling", "groups"},
     {"training", "evaluation", "engines", "data", "results"},
     {"methods", "engines.base", "training.blocks"},
-    {"store", "digest", "matrix", "config", "errors", "packaged", "machine"},
+    {"store", "digest", "matrix", "config", "errors", "packaged", "machine", "source"},
 ]
 HEAVY = (
     "torch",

@@ -16,7 +16,7 @@ from harness.digest import digest, key_of
 from harness.errors import HarnessError
 from harness.results.columns import make_columns
 from harness.results.frame import CellView, TaskView, collect, items_identity, read_samples
-from harness.results.items import by_metric, sums, write_items
+from harness.results.items import by_metric, read_items, sums, write_items
 from harness.results.table import Table, make_table
 from harness.store import Store
 
@@ -481,6 +481,16 @@ def test_the_sums_of_a_score_step_give_mean_and_variance_by_item_and_by_cluster(
     assert sums(samples) == {"acc": {"n": 5, "sum": 3.0, "squares": 3.0, "clusters": 3, "cluster_squares": 5.0}}
     alone = [{k: v for k, v in s.items() if k != "cluster"} for s in samples]
     assert sums(alone)["acc"]["clusters"] == 5
+
+
+def test_clusters_are_read_alike_from_the_samples_of_a_score_step_and_from_the_columnar_file(tmp_path: Path) -> None:
+    scores = {"acc": 1.0, "mcc": [0, 1]}
+    samples = [{"hash": h, "scores": scores, "cluster": c} for h, c in (("b", "x"), ("a", "x"), ("c", ""))]
+    write_items(tmp_path / "items.parquet", {"k": samples, "plain": [{"hash": "a", "scores": scores}]})
+    read = read_items(tmp_path / "items.parquet")
+    assert {metric: read["k", metric] for metric in scores} == by_metric(samples)
+    assert read["k", "acc"].clusters == read["k", "mcc"].clusters == ("x", "x", "")
+    assert read["plain", "acc"].clusters is None
 
 
 def test_items_that_occur_in_the_training_data_are_counted_and_left_out_beside_the_score(demo: World) -> None:

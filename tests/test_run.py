@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -55,6 +56,15 @@ def test_plan_of_a_finished_run_is_empty_and_a_change_is_named(finished: tuple[P
     assert {s["reason"] for s in trains} == {"changed: settings.lr 0.001 -> 0.0001"}
     assert {s["reason"] for s in changed["steps"] if s["kind"] == "generate"} == {"upstream changed"}
     assert not any(s["cell"] == "tiny.base" for s in changed["steps"])
+
+
+def test_a_plan_says_which_difference_could_be_found(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    several, _ = harness(folder, "plan", "small.yaml", "--only", "sft", "--seeds", "3", "--seed-sd", "1.3")
+    assert "found with 80 % power by 3 seeds (seed sd 1.3 points, runs differ on 10 % of the items):" in several
+    assert re.search(r"^  math: a difference of \d+\.\d points$", several, re.MULTILINE)
+    single, _ = harness(folder, "plan", "small.yaml", "--only", "sft", "--seeds", "1", "--seed-sd", "1.3")
+    assert "one seed tells no two methods apart" in single
 
 
 def test_full_weights_go_and_adapters_stay(finished: tuple[Path, str]) -> None:

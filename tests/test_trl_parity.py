@@ -111,7 +111,15 @@ def test_losses_and_gradients_of_dpo(tmp_path: Path, tiny_model: Path, beta: flo
 
 @pytest.mark.parametrize("shift", [0.1, -0.25], ids=["inside", "clipped"])
 @pytest.mark.parametrize(
-    ("norm", "loss_type", "beta"), [("rows", "grpo", 0.0), ("tokens", "bnpo", 0.0), ("tokens", "bnpo", 0.04)]
+    ("norm", "loss_type", "params"),
+    [
+        ("rows", "grpo", {}),
+        ("rows", "grpo", {"beta": 0.5, "epsilon": 0.1}),
+        ("rows", "grpo", {"epsilon": 0.1, "epsilon_high": 0.3, "scale": "none"}),
+        ("tokens", "bnpo", {}),
+        ("tokens", "bnpo", {"beta": 0.04, "epsilon": 0.15}),
+        ("tokens", "dapo", {"beta": 0.04, "epsilon_high": 0.08, "scale": "none"}),
+    ],
 )
 def test_losses_and_gradients_of_grpo(
     tmp_path: Path,
@@ -119,16 +127,17 @@ def test_losses_and_gradients_of_grpo(
     monkeypatch: pytest.MonkeyPatch,
     norm: str,
     loss_type: str,
-    beta: float,
+    params: dict[str, Any],
     shift: float,
 ) -> None:
-    """On the answers that our run sampled, with the log-probabilities that it was told and its advantages."""
+    """On the answers that our run sampled, with the log-probabilities that it was told and its advantages. Those are
+    TRL's of the same rewards: `test_trl_grpo.py`."""
     utils = importlib.import_module("trl.import_utils")
     monkeypatch.setattr(utils, "is_vllm_available", lambda *_, **__: False)  # TRL would import all of vLLM
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    watch, method = Before(), GRPO(n=4, max_tokens=8, norm=norm, beta=beta)
+    watch, method = Before(), GRPO(n=4, max_tokens=8, norm=norm, **params)
     ours = train(
         tmp_path / "ours", tiny_model, method, Letters(), Sampled(tiny_model, shift=shift), watch, micro_batch=16
     )
@@ -139,7 +148,10 @@ def test_losses_and_gradients_of_grpo(
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
         args=GRPOConfig(
             loss_type=loss_type,
-            beta=beta,
+            beta=method.beta,
+            epsilon=method.epsilon,
+            epsilon_high=method.epsilon_high,
+            scale_rewards=method.scale,
             use_bias_correction_kl=False,  # as published: the distance is not weighted by the ratio
             num_generations=4,
             max_completion_length=8,
@@ -150,7 +162,7 @@ def test_losses_and_gradients_of_grpo(
     )
     trainer.model.eval()  # no loop runs, so that nothing is accumulated
     inputs = padded(batch, tokenizer.pad_token_id)
-    if beta:
+    if method.beta:
         inputs["ref_per_token_logps"] = of_reference(trainer, open_model(tiny_model, {}), inputs)
     loss = trainer.compute_loss(model, inputs)
     loss.backward()
@@ -173,6 +185,7 @@ def padded(batch: list[Seq], pad: int) -> dict[str, Tensor]:
             [q.per_token["old"].tolist() + [0.0] * (right - len(q.per_token["old"])) for q in batch]
         ),
         "advantages": rows([q.columns["advantage"] for q in batch]),
+        "num_items_in_batch": rows(sum(len(c) for _, c in both)),
     }
 
 

@@ -43,7 +43,7 @@ def write_entries(store: Store, run: RunView, folder: Path) -> Entries:
             came.present.append(cell.name)
         elif all(store.find("score", t.key) for t in cell.scores):
             folder.mkdir(parents=True, exist_ok=True)
-            manifest = {"cell": cell.name, "keys": _keys(cell)}
+            manifest = {"cell": cell.name, "keys": keys_of(cell)}
             alone = RunView(run.name, run.baseline, run.notes, (cell,))
             export(store, alone.keys(), file, manifest=manifest, without=LEFT_BEHIND)
             came.new.append(cell.name)
@@ -71,15 +71,19 @@ def take_over(store: Store, run: RunView, folder: Path) -> Entries:
 
 
 def _files(run: RunView, folder: Path) -> Iterator[tuple[CellView, Path]]:
-    """A cell's name may hold what a file name may not."""
     for cell in run.cells:
-        yield cell, folder / f"{quote(cell.name, safe='[]=,+')}{SUFFIX}"
+        yield cell, file_of(cell, folder)
+
+
+def file_of(cell: CellView, folder: Path) -> Path:
+    """The file of a cell among entries. A cell's name may hold what a file name may not."""
+    return folder / f"{quote(cell.name, safe='[]=,+')}{SUFFIX}"
 
 
 def _is_current(cell: CellView, file: Path) -> bool:
-    return file.exists() and read_manifest(file).get("keys") == _keys(cell)
+    return file.exists() and read_manifest(file).get("keys") == keys_of(cell)
 
 
-def _keys(cell: CellView) -> dict[str, str]:
+def keys_of(cell: CellView) -> dict[str, str]:
     """The key of every score, by task: it holds all that came before."""
     return {t.task: t.key for t in cell.scores}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from harness.commands.named import plan_of, store_of, warn
 from harness.commands.text import as_json, columns
+from harness.errors import HarnessError
 from harness.progress import duration
 
 if TYPE_CHECKING:
@@ -15,10 +16,44 @@ if TYPE_CHECKING:
     from harness.plan import Plan
     from harness.store import Store
 
+DISCORDANCE = 0.10  # the share of 0/1 items on which two runs are taken to differ
+
 
 def plan(args: argparse.Namespace) -> int:
     """The command."""
-    return print_plan(plan_of(args), store_of(args), verbose=args.verbose, json_wanted=args.json)
+    if args.seed_sd is not None and args.seed_sd < 0:
+        raise HarnessError(
+            f"--seed-sd {args.seed_sd:g}", why="a standard deviation is not negative", todo="give points"
+        )
+    made = plan_of(args)
+    code = print_plan(made, store_of(args), verbose=args.verbose, json_wanted=args.json)
+    if args.seed_sd is not None and not args.json:
+        print()
+        print("\n".join(_told_apart(made, args.seed_sd)))
+    return code
+
+
+def _told_apart(plan: Plan, seed_sd: float) -> Iterator[str]:
+    """How large a difference to the baseline must be to be found, before it costs anything. seed_sd: in points."""
+    from harness.results.claims import detectable
+    from harness.runs import view_of
+
+    view = view_of(plan)
+    seeds = len({cell.seed for cell in view.cells if cell.seed is not None})
+    if seeds < 2:
+        yield "one seed tells no two methods apart: `seeds: 3` or more"
+        return
+    settled = all(cell.seed is None for cell in view.cells if cell.method == view.baseline)
+    suites: dict[str, list[int | None]] = {}
+    for task in view.cells[0].scores:
+        if task.headline:
+            suites.setdefault(task.suite, []).append(task.items)
+    yield f"found with 80 % power by {seeds} seeds (seed sd {seed_sd:g} points, runs differ on 10 % of the items):"
+    for suite, items in suites.items():
+        known = [n for n in items if n]
+        found = detectable(known, seeds, seed_sd / 100, DISCORDANCE, settled_baseline=settled) if known else None
+        whole = found is not None and len(known) == len(items)
+        yield f"  {suite}: a difference of {100 * found:.1f} points" if whole and found else f"  {suite}: not known"
 
 
 def print_plan(plan: Plan, store: Store, *, verbose: bool, json_wanted: bool) -> int:

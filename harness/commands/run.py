@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.commands.named import plan_of, store_of, take_entries, warn
 from harness.commands.plan import print_plan
-from harness.commands.table import print_table
+from harness.commands.table import Wanted, print_table
 
 if TYPE_CHECKING:
     from harness.execute import Asked
@@ -43,6 +43,6 @@ def carry_out(plan: Plan, whole: Plan, store: Store, asked: Asked, *, json_wante
     view = view_of(plan)
     tell_and_warn(plan.matrix.report_to, view.name, view.cells, store, run_folder(store, view.name))
     form = "json" if json_wanted else "md"
-    complete = print_table(view, store, form=form, keep=len(plan.cells) == len(whole.cells))
+    complete = print_table(view, store, Wanted(form), keep=len(plan.cells) == len(whole.cells))
     warn(store)
     return 0 if good and complete else 1

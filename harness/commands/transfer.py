@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from harness.commands.named import is_matrix, store_of, warn
+from harness.errors import HarnessError
 
 
 def export(args: argparse.Namespace) -> int:
@@ -15,7 +16,14 @@ def export(args: argparse.Namespace) -> int:
 
     name = load_matrix(args.run).name if is_matrix(args.run) else args.run
     store = store_of(args)
-    if args.entries:
+    if args.format and args.entries:
+        raise HarnessError("--entries and --format write different files", todo="choose one of them")
+    if args.format:
+        from harness.results.for_tools import WRITERS
+
+        files = WRITERS[args.format](load_run(store, name).cells, store, args.file)
+        print(f"{args.file}: {len(files)} files")
+    elif args.entries:
         came = write_entries(store, load_run(store, name), args.file)
         print(f"{args.file}: {len(came.new)} entries written, {len(came.present)} were there")
         print("".join(f"not finished: {cell}\n" for cell in came.missing), end="")

@@ -53,6 +53,7 @@ class Source:
     how: Mapping[str, Any] = field(default_factory=dict)
     where: Mapping[str, Any] = field(default_factory=dict)
     sample: tuple[int, int] | None = None  # rows, seed
+    group: tuple[str, str | int | bool] | None = None  # of the rows chosen, those with this value in this column
 
     @property
     def label(self) -> str:
@@ -105,7 +106,21 @@ def rows(source: Source) -> list[dict[str, Any]]:
     if source.sample and source.sample[0] < len(found):
         number, seed = source.sample
         found = [found[i] for i in sorted(random.Random(seed).sample(range(len(found)), number))]
+    if source.group:
+        column, value = source.group
+        found = [row for row in found if _same(row.get(column), value)]
     return found
+
+
+def of_group(source: Source, column: str, value: str | int | bool) -> Source:
+    """Of the rows that a source gives, those of one group, so that groups share out what one training would see."""
+    chosen = digest([source.digest, {"group": [column, value]}])
+    return replace(source, digest=chosen, count=None, group=(column, value))
+
+
+def _same(found: Any, value: str | int | bool) -> bool:
+    """Whether a row's value is that of a group; 1 is not `true`."""
+    return type(found) is type(value) and bool(found == value)
 
 
 def _selected(source: Source, entry: DataEntry) -> Source:

@@ -1,6 +1,6 @@
 """matrix.yaml: what it may say (`schema`), and what it comes to (`matrix`, `cells`)."""
 
-from harness.matrix.cells import Cell, make_cell
+from harness.matrix.cells import Cell, Group, make_cell
 from harness.matrix.entry import MethodEntry
 from harness.matrix.matrix import Matrix, SuiteEntry, load_matrix
 from harness.matrix.schema import Budget, DataEntry, EngineSettings, ModelEntry, Strict, TrainSettings, TuneSettings
@@ -10,6 +10,7 @@ __all__ = [
     "Cell",
     "DataEntry",
     "EngineSettings",
+    "Group",
     "Matrix",
     "MethodEntry",
     "ModelEntry",

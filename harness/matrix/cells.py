@@ -22,11 +22,21 @@ Members = tuple[tuple[str, dict[str, Any]], ...]  # a stack: each method's name 
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """One value of a column of the training data. of: the label of the method that is trained for each."""
+
+    of: str
+    column: str
+    value: str | int | bool
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One fine-tuning and its evaluation; or an untouched model, which has no seed and no data ("").
 
     start: the method that it begins from, whose cell has the same model and seed; "" for the model itself.
     tune: how its parameters are searched for; what stands in `stack` and `train` is then where the search starts.
+    group: the rows that it trains on; None for all.
     """
 
     name: str
@@ -39,12 +49,13 @@ class Cell:
     trainer: str | CommandTrainer
     start: str = ""
     tune: TuneSettings | None = None
+    group: Group | None = None
 
 
 def make_cell(model: str, entry: MethodEntry, seed: int | None) -> Cell:
     """The cell of a method on a model."""
     name = f"{model}.{entry.label}" if seed is None else f"{model}.{entry.label}.s{seed}"
-    given = (entry.stack, entry.train, entry.data, entry.trainer, entry.start, entry.tune)
+    given = (entry.stack, entry.train, entry.data, entry.trainer, entry.start, entry.tune, entry.group)
     return Cell(name, model, entry.label, seed, *given)
 
 

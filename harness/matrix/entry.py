@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.matrix.cells import Members
-from harness.matrix.schema import CommandTrainer, TrainSettings, TuneSettings
+from harness.matrix.cells import Group, Members
+from harness.matrix.schema import CommandTrainer, GroupsForm, TrainSettings, TuneSettings
 
 UNTRAINED = ("base", "urial")  # methods that leave a model as it is: alone in a stack, with neither data nor seed
 
@@ -14,6 +14,7 @@ UNTRAINED = ("base", "urial")  # methods that leave a model as it is: alone in a
 class MethodEntry:
     """data: a label under `data:`, "" where nothing trains.  start: the method whose artifact it begins from, or "".
     tune: how its parameters are searched for, None where they are used as they stand.
+    groups: by which column of the data it is to be trained apart.  group: the one group that this entry is.
     """
 
     label: str
@@ -23,6 +24,8 @@ class MethodEntry:
     trainer: str | CommandTrainer
     start: str = ""
     tune: TuneSettings | None = None
+    groups: GroupsForm | None = None
+    group: Group | None = None
 
     @property
     def trains(self) -> bool:

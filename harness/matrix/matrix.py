@@ -130,6 +130,7 @@ def _build(loaded: Loaded[MatrixFile]) -> tuple[Matrix, list[HarnessError]]:
         *_twice("seeds", file.seeds, matrix),
         *_twice("suites", file.suites, matrix),
         *_dangling(file, matrix),
+        *_by_groups(matrix),
         *_useless_rules(file, matrix, rules),
         *_clashes(matrix),
     ]
@@ -170,6 +171,13 @@ def _dangling(file: MatrixFile, matrix: Matrix) -> Iterator[HarnessError]:
         yield HarnessError(
             f"the baseline `{file.baseline}` is no method here", where=matrix.where("baseline"), todo=todo
         )
+
+
+def _by_groups(matrix: Matrix) -> Iterator[HarnessError]:
+    entry = matrix.methods.get(matrix.baseline or "")
+    if entry and entry.groups:
+        what = f"the baseline `{matrix.baseline}` has `groups`, so there is no one model to compare with"
+        yield HarnessError(what, where=matrix.where("baseline"), todo="name a method without `groups`")
 
 
 def _useless_rules(file: MatrixFile, matrix: Matrix, rules: Sequence[set[tuple[str, str]]]) -> Iterator[HarnessError]:

@@ -15,7 +15,7 @@ from harness.errors import HarnessError, nearest
 from harness.matrix.cells import Members, fits
 from harness.matrix.entry import UNTRAINED, MethodEntry
 from harness.matrix.grid import Report, merged, points
-from harness.matrix.schema import CommandTrainer, MatrixFile, MethodForm, TrainSettings, TuneSettings
+from harness.matrix.schema import CommandTrainer, GroupsForm, MatrixFile, MethodForm, TrainSettings, TuneSettings
 from harness.matrix.starts import link
 
 TUNED = "+tuned"  # what is added to the label of a method for the row with the parameters found
@@ -88,6 +88,10 @@ def _labelled(entries: Mapping[str, Any], path: str) -> Iterator[_Written]:
             yield _Written(label, form or MethodForm(), here, f"{here}.stack")
 
 
+def _groups(form: MethodForm) -> GroupsForm | None:
+    return GroupsForm(column=form.groups) if isinstance(form.groups, str) else form.groups
+
+
 class _Speller:
     """Turns what is written into entries, and collects what is wrong on the way."""
 
@@ -112,7 +116,8 @@ class _Speller:
         # A stack may be missing because it was a mistake; the grid would then be held against the wrong one.
         grid = {} if self.partial and form.stack is None else form.grid
         for name, members, train in points(label, grid, stack, own, self.report(f"{written.path}.grid")):
-            self.drafts.append((MethodEntry(name, members, train, data, form.trainer, form.start or ""), written))
+            draft = MethodEntry(name, members, train, data, form.trainer, form.start or "", groups=_groups(form))
+            self.drafts.append((draft, written))
 
     def link(self) -> None:
         """Give every entry its whole name, which shows what it starts from."""
@@ -126,14 +131,22 @@ class _Speller:
                 name = named[number].label
                 self.found.entries[name] = named[number]
                 self.found.aliases |= {f"methods.{name}": written.path, f"methods.{name}.stack": written.stack_path}
+                begun = next((e for e in named.values() if e.label == named[number].start), None)
+                if begun and begun.groups:
+                    what = f"`{name}` starts from `{begun.label}`, which leaves one artifact a `{begun.groups.column}`"
+                    self.problem(f"{written.path}.start", what, todo="start from a method without `groups`")
 
     def add_tuned(self, tune: TuneSettings) -> None:
         """Beside every chosen method one with the parameters that the search finds."""
-        labels = [e.label for e in self.found.entries.values() if e.trains and not e.start and "[" not in e.label]
+        single = [e for e in self.found.entries.values() if e.trains and not e.start and "[" not in e.label]
+        labels, grouped = [e.label for e in single if not e.groups], [e.label for e in single if e.groups]
         if not labels and not self.partial:
             self.problem("tune", "no method here trains from the model and is no grid, so there is nothing to tune")
         for number, pattern in enumerate(tune.methods if not self.partial else ()):
-            if not any(fits(pattern, label) for label in labels):
+            if named := [label for label in grouped if fits(pattern, label)]:
+                what = f"`{named[0]}` has `groups`, and a method is tuned as a whole"
+                self.problem(f"tune.methods.{number}", what, todo="tune it without groups, then write its parameters")
+            elif not any(fits(pattern, label) for label in labels):
                 what = f"`{pattern}` is no method here that trains from the model and is no grid"
                 self.problem(f"tune.methods.{number}", what, todo=nearest(pattern, labels))
         entries: dict[str, MethodEntry] = {}
@@ -176,7 +189,7 @@ class _Speller:
 
     def untouched(self, written: _Written, entry: MethodEntry) -> str:
         base = entry.stack[0][0] == UNTRAINED[0]
-        for name in ("train", "data", "grid", "start") if base else ("train", "data"):  # the others may have parameters
+        for name in ("train", "data", "groups", *(("grid", "start") if base else ())):  # the others may have parameters
             if name in written.form.model_fields_set:
                 state = "is the untouched model" if base else "trains nothing"
                 what = f"`{written.label}` {state}, so its `{name}` would do nothing"

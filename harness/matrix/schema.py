@@ -221,6 +221,20 @@ class CommandTrainer(Strict):
 Trainer = Annotated[Annotated[str, IsText] | Annotated[CommandTrainer, IsMapping], Shaped]
 
 
+class GroupsForm(Strict):
+    """One artifact for every value of a column of the training data.
+
+    values: these only, in this order.  min_rows: a group of fewer is refused.
+    """
+
+    column: str = Field(min_length=1)
+    values: list[str | int | bool] = []
+    min_rows: int = Field(default=20, gt=0)
+
+
+Groups = Annotated[Annotated[str, IsText] | Annotated[GroupsForm, IsMapping], Shaped]
+
+
 class MethodForm(Strict):
     """One entry of `methods:`.
 
@@ -230,6 +244,7 @@ class MethodForm(Strict):
     `{command: ...}`.
     grid: {"train.lr": [...], "lora.r": [...]}, expanded to every combination.
     start: another method of the matrix, from whose artifact of the same model and seed this one begins.
+    groups: a column of the data: one artifact a value, each trained on its rows alone with the whole budget.
     """
 
     stack: Stack | None = None
@@ -238,6 +253,7 @@ class MethodForm(Strict):
     trainer: Trainer = "native"
     grid: dict[str, Axis] = {}
     start: str | None = None
+    groups: Groups | None = None
 
 
 MethodEntryForm = Annotated[

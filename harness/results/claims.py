@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from harness.results.crossed import Variance
 from harness.results.stats import Estimate
 
@@ -19,14 +21,17 @@ def non_inferior(difference: Estimate, margin: float) -> bool | None:
     return difference.low > -margin
 
 
-def detectable(items: int, seeds: int, seed_sd: float, discordance: float, *, settled_baseline: bool = False) -> float:
-    """The smallest true difference of two 0/1 scores that is found with 80 % power, as a share.
+def detectable(
+    items: Sequence[int], seeds: int, seed_sd: float, discordance: float, *, settled_baseline: bool = False
+) -> float:
+    """The smallest true difference of two means of 0/1 scores that is found with 80 % power, as a share.
 
-    seed_sd: of the score between training seeds, as a share.  discordance: the share of items on which two runs differ.
-    Half of it is taken as run-to-run noise that more seeds average out. settled_baseline: only ours is trained.
-    With one seed a side, items alone: no seed can be counted then, and no finding rests on it.
+    items: of each task, whose plain mean is compared.  seed_sd: of that mean between training seeds, as a share.
+    discordance: the share of items on which two runs differ. Half of it is taken as run-to-run noise that more seeds
+    average out. settled_baseline: only ours is trained. With one seed a side, items alone: no finding rests on it.
     """
     trained = 1 if settled_baseline else 2
     by_item = discordance / 2 + discordance / 4 * trained / seeds
+    within = by_item * sum(1 / n for n in items) / len(items) ** 2
     counted = seed_sd**2 * trained / seeds if seeds > 1 else 0.0
-    return float(Variance(by_item / items, items - 1, counted, trained * (seeds - 1)).detectable)
+    return float(Variance(within, sum(items) - len(items), counted, trained * (seeds - 1)).detectable)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from harness.digest import differences, digest
 from harness.errors import HarnessError
-from harness.results.frame import TaskView
+from harness.results.frame import CellResult, Result, TaskView
+from harness.results.grouped import by_seed
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,18 @@ class Column:
     chance: float | None = None
     percent: bool = True
     notes: tuple[str, ...] = ()
+
+    def results_of(self, cells: Sequence[CellResult]) -> list[Result | None]:
+        """Of the column of one task: one a cell, None where a cell was not asked under the column's protocol.
+
+        Of a method that is trained by groups: one a seed, the mean over its models.
+        """
+        wanted = (self.suite, self.task, self.metric, self.protocol)
+        found = [
+            next((r for r in c.results if (r.task.suite, r.task.task, r.task.primary, r.task.protocol) == wanted), None)
+            for c in cells
+        ]
+        return by_seed(cells, found) if any(c.view.group_of for c in cells) else found
 
 
 Key = tuple[str, str]  # task and metric

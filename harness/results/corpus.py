@@ -30,14 +30,11 @@ SEED = 20
 class Draws:
     """scores: of each seed of each side, as measured.  items: draws of (first side - second), items resampled.
 
-    both: the same with seeds resampled too. One side: of its mean over seeds.
-    noise: of each side the part of the variance between its seeds that its items explain.
+    One side: of its mean over seeds.
     """
 
     scores: tuple[tuple[float, ...], ...]
-    noise: tuple[float, ...]
     items: Floats
-    both: Floats
 
 
 def score(pairs: Pairs, metric: str) -> float | None:
@@ -57,18 +54,13 @@ def resample(sides: Sequence[Sequence[Pairs]], metric: str, clusters: Clusters |
 
     rng = np.random.default_rng(SEED)
     measured, by_run = resampled_runs([run for side in sides for run in side], metric, rng, clusters)
-    items, both, scores, noise, first = np.zeros(DRAWS), np.zeros(DRAWS), [], [], 0
+    items, scores, first = np.zeros(DRAWS), [], 0
     for side, sign in zip(sides, (1.0, -1.0), strict=False):
         mine = slice(first, first + len(side))
         first += len(side)
         scores.append(tuple(map(float, measured[mine])))
-        average = by_run[:, mine].mean(axis=1)
-        items += sign * average
-        moved = (by_run[:, mine] - average[:, None]).var(axis=0).sum()
-        noise.append(float(moved) / (len(side) - 1) if len(side) > 1 else 0.0)
-        picked = rng.integers(len(side), size=(DRAWS, len(side)))
-        both += sign * np.take_along_axis(by_run[:, mine], picked, axis=1).mean(axis=1)
-    return Draws(tuple(scores), tuple(noise), items, both)
+        items += sign * by_run[:, mine].mean(axis=1)
+    return Draws(tuple(scores), items)
 
 
 def resampled_runs(

@@ -136,17 +136,31 @@ def variance(by_item: Floats, sides: Sequence[Side], clusters: Clusters | None =
 
 
 def combined(items: Any, items_df: Any, sides: Sequence[Side]) -> Variance:
-    """items: the variance that items cause. That of seeds is pooled over the sides, and a settled side has none."""
+    """items: the variance that items cause.
+
+    That of seeds is pooled over the sides; a settled side has none. Where a side has one seed it is left out: the
+    others' seeds do not tell how this side's would vary.
+    """
+    moving = [side for side in sides if not side.settled]
+    if any(side.seeds < 2 for side in moving) or not moving:
+        return Variance(items, items_df, 0.0 * items, 0)
+    of_one, df = pooled(moving)
+    return Variance(items, items_df, of_one * sum(1 / side.seeds for side in moving), df)
+
+
+def pooled(sides: Sequence[Side]) -> tuple[Any, int]:
+    """The variance between the seeds of a side beyond what its items explain, and its degrees of freedom.
+
+    From the sides with several seeds; 0 and 0 where there are none.
+    """
     import numpy as np
 
-    moving = [side for side in sides if not side.settled]
-    df = sum(side.seeds - 1 for side in moving)
+    several = [side for side in sides if side.seeds > 1]
+    df = sum(side.seeds - 1 for side in several)
     if not df:
-        return Variance(items, items_df, 0.0 * items, 0)
-    between = sum(np.var(side.scores, axis=-1, ddof=1) * (side.seeds - 1) for side in moving if side.seeds > 1)
-    noise = sum(side.noise * (side.seeds - 1) for side in moving)
-    seeds = np.maximum(0.0, between - noise) / df * sum(1 / side.seeds for side in moving)
-    return Variance(items, items_df, seeds, df)
+        return 0.0, 0
+    beyond = sum((np.var(side.scores, axis=-1, ddof=1) - side.noise) * (side.seeds - 1) for side in several)
+    return np.maximum(0.0, beyond) / df, df
 
 
 def seed_sd(side: Side) -> float | None:
@@ -155,7 +169,8 @@ def seed_sd(side: Side) -> float | None:
 
     if side.settled or side.seeds < 2:
         return 0.0 if side.settled else None
-    return float(max(0.0, float(np.var(side.scores, ddof=1)) - side.noise)) ** 0.5
+    beyond = float(np.var(side.scores, ddof=1)) - float(side.noise)
+    return math.sqrt(max(0.0, beyond))
 
 
 def _of_mean(centred: Floats, clusters: Clusters | None) -> Floats:

@@ -38,7 +38,8 @@ def to_json(table: Table) -> str:
 def to_long_csv(table: Table) -> str:
     """Long: one line for every row, column and metric. A task's other metrics have no interval and no difference."""
     header = [*ROW, "suite", "task", "column", "metric", "primary", "headline", "protocol", "state", "reason"]
-    header += [*ESTIMATE, *(f"difference_{name}" for name in ESTIMATE), "truncated", "items", "whole", "chance"]
+    header += [*ESTIMATE, *(f"difference_{name}" for name in ESTIMATE), *TESTED, *FOUND, *PLACED]
+    header += ["truncated", "items", "whole", "chance"]
     return _csv(header, _long(table))
 
 
@@ -53,6 +54,9 @@ def to_wide_csv(table: Table) -> str:
 
 ROW = ("level", "model", "method", "cells", "seeds", "flags")
 ESTIMATE = ("value", "low", "high", "n", "seeds", "how")
+TESTED = ("p", "mde", "items_better", "items_worse")
+FOUND = ("verdict", "adjusted", "primary_family")
+PLACED = ("tier", "rank_low", "rank_high")
 
 
 def _row(row: Row, columns: Sequence[Column]) -> dict[str, Any]:
@@ -71,7 +75,8 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "state": entry.state,
         "reason": entry.reason,
         "estimate": _estimate(entry.estimate),
-        "difference": _estimate(entry.difference),
+        "difference": _difference(entry),
+        "place": asdict(entry.place) if entry.place else None,
         "truncated": entry.truncated,
         "others": dict(entry.others),
         "notes": entry.notes,
@@ -84,16 +89,24 @@ def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
     return {name: getattr(estimate, name) for name in (*ESTIMATE, "reason")}
 
 
+def _difference(entry: Entry) -> dict[str, Any] | None:
+    found, shown = entry.difference, _estimate(entry.difference)
+    if found is None or shown is None:
+        return None
+    more = {name: getattr(found, name) for name in ("p", "df", "mde", "flips", "seed_sd")}
+    return {**shown, **more, "finding": asdict(entry.finding) if entry.finding else None}
+
+
 def _long(table: Table) -> Iterator[list[Any]]:
     for row in table.rows:
         for column, entry in zip(table.columns, row.entries, strict=True):
             place = [column.suite, column.task, column.label]
             kind = [column.headline, column.protocol, entry.state, entry.reason]
             tail = [entry.truncated, column.items, column.whole, column.chance]
-            numbers = [*_numbers(entry.estimate), *_numbers(entry.difference)]
+            numbers = [*_numbers(entry.estimate), *_numbers(entry.difference), *_tested(entry)]
             yield [*_named(row), *place, column.metric, True, *kind, *numbers, *tail]
             for metric, value in entry.others:
-                numbers = [value, *[None] * (2 * len(ESTIMATE) - 1)]
+                numbers = [value, *[None] * (len(numbers) - 1)]
                 yield [*_named(row), *place, metric, False, *kind, *numbers, *tail[:3], None]
 
 
@@ -113,6 +126,15 @@ def _named(row: Row) -> list[Any]:
 
 def _numbers(estimate: Estimate | None) -> list[Any]:
     return [None if estimate is None else getattr(estimate, name) for name in ESTIMATE]
+
+
+def _tested(entry: Entry) -> list[Any]:
+    found, finding, place = entry.difference, entry.finding, entry.place
+    return [
+        *((found.p, found.mde, *(found.flips or (None, None))) if found else [None] * len(TESTED)),
+        *((finding.verdict, finding.adjusted, finding.primary) if finding else [None] * len(FOUND)),
+        *((place.tier, place.low, place.high) if place else [None] * len(PLACED)),
+    ]
 
 
 def _csv(header: Sequence[str], lines: Iterator[list[Any]]) -> str:

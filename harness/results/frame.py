@@ -68,6 +68,7 @@ class CellView:
     notes: sentences for the footnotes of the row.
     started: the train steps among these of cells that it starts from, each with its cell and the key of its data.
     tune: key of the search for its parameters ("" without one).
+    group_of: the method of which this cell is one of the groups, "" for any other.
     """
 
     name: str
@@ -81,6 +82,12 @@ class CellView:
     notes: tuple[str, ...] = ()
     started: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     tune: str = ""
+    group_of: str = ""
+
+    @property
+    def row(self) -> str:
+        """The method in whose row of a table the cell is."""
+        return self.group_of or self.method
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 The unit is one item under one training seed. Items are the same for every seed, so the layout is crossed: an interval
 adds the variance of the item means (of clusters of items where the task declares them) and, where there are several
 seeds, the variance between seeds beyond what the items explain, pooled over both sides (`crossed`). With one seed a
-difference is `items only`: it has a p, and is never a finding. Metrics that are no means (Matthews, F1) are resampled:
-items once for all runs, seeds for each side. Everything random has a fixed generator. Corrections for many comparisons
-are in `corrections`, tiers in `tiers`, claims of no loss and plans in `claims`.
+difference is `items only`: it has a p, and is never a finding. Metrics that are no means (Matthews, F1) are resampled
+on two levels: items once for all runs, and seeds by Student's t, since resampling three seeds understates how they
+vary. Everything random has a fixed generator. What is refused is in `comparable`, corrections for many comparisons in
+`corrections`, tiers in `tiers`, claims of no loss and plans in `claims`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from harness.results import corpus, crossed, exact
+from harness.results import comparable, corpus, crossed, exact
 from harness.results.crossed import Clusters, Side
 from harness.results.frame import Result
 from harness.results.items import Samples
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 Z = 1.959963984540054  # normal quantile at 0.975
-TOLERANCE = 1e-6  # how far the samples may be from the metric they are said to make up
 ITEMS_ONLY = "items only"
 
 
@@ -87,11 +87,11 @@ def mean(results: Sequence[Result]) -> Estimate:
     One seed: Wilson's interval for 0/1 scores, Student's t otherwise. Several: items and seeds crossed. A corpus
     metric: bootstrap percentiles.
     """
-    if refusal := _not_one_set(results) or _repeated(results):
+    if refusal := comparable.not_one_set(results) or comparable.repeated(results):
         return Estimate(None, reason=refusal)
     value = _average([r.value for r in results])
     plain = Estimate(value, n=results[0].n or 0, seeds=len(results), bounds=_share([r.value for r in results]))
-    if problem := _unusable(results):
+    if problem := comparable.unusable(results):
         return replace(plain, reason=problem)
     if results[0].samples is not None and results[0].samples.pairs is not None:
         return _resampled(plain, [results])
@@ -133,14 +133,14 @@ def difference(ours: Sequence[Result], baseline: Sequence[Result], *, matched: b
     """
     if not ours or not baseline:
         return Estimate(None, reason="no results on one side")
-    refusal = _not_one_set([*ours, *baseline]) or _repeated(ours) or _repeated(baseline)
-    if refusal := refusal or (_unlike_seeds(ours, baseline) if matched else ""):
+    refusal = comparable.not_one_set([*ours, *baseline]) or comparable.repeated(ours) or comparable.repeated(baseline)
+    if refusal := refusal or (comparable.unlike_seeds(ours, baseline) if matched else ""):
         return Estimate(None, reason=refusal)
     value = _average([r.value for r in ours]) - _average([r.value for r in baseline])
     plain = Estimate(value, n=ours[0].n or 0, seeds=min(len(ours), len(baseline)))
     if _share([r.value for r in [*ours, *baseline]]):
         plain = replace(plain, bounds=(-1.0, 1.0))
-    if problem := _unusable([*ours, *baseline]):
+    if problem := comparable.unusable([*ours, *baseline]):
         return replace(plain, reason=problem)
     if ours[0].samples is not None and ours[0].samples.pairs is not None:
         return _resampled(plain, [ours, baseline])
@@ -175,9 +175,8 @@ def suite_mean(parts: Sequence[Estimate]) -> Estimate:
     df = items**2 / sum((s.items / k**2) ** 2 / s.df for s in spreads) if items else float(plain.n - k)
     if any(p.low is None for p in parts):
         plain = replace(plain, reason="a task without spread counts as exact in this interval")
-    label = f"{ITEMS_ONLY}: tasks" if any(p.items_only for p in parts) else "tasks"
     spread = Spread(items, df, sides, spreads[0].seeds)
-    whole = _interval(plain, spread, label)
+    whole = _interval(plain, spread, f"{ITEMS_ONLY}: tasks" if any(p.items_only for p in parts) else "tasks")
     return whole if any(p.p is None for p in parts) else _judged(whole, spread)
 
 
@@ -187,37 +186,6 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z / (1 + z2 / n) * (share * (1 - share) / n + z2 / (4 * n * n)) ** 0.5
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _not_one_set(results: Sequence[Result]) -> str:
-    """Why these results cannot stand in one number, or ""."""
-    if any(r.value is None for r in results):
-        return next(r.reason for r in results if r.value is None)
-    if len({(r.task.task, r.task.primary, r.task.protocol) for r in results}) > 1:
-        return "measured under different protocols"
-    named = [r.samples.items for r in results if r.samples is not None]
-    for items in named[1:]:
-        if items is not named[0] and items != named[0]:
-            ours, theirs = len(set(named[0]) - set(items)), len(set(items) - set(named[0]))
-            return f"different items ({ours} only on one side, {theirs} only on the other)"
-    return ""
-
-
-def _unusable(results: Sequence[Result]) -> str:
-    """Why the scores by item cannot give an interval, or ""."""
-    metric = results[0].task.primary
-    for r in results:
-        if r.samples is None:
-            return f"no interval: {metric} has no score by item"
-        if r.samples.pairs is not None:
-            made = corpus.score(r.samples.pairs, metric) if metric in corpus.CORPUS else None
-        else:
-            made = float(_scores([r]).mean())
-        if len(r.samples.items) < 2:
-            return "no interval: fewer than two items"
-        if made is None or r.value is None or abs(made - r.value) > TOLERANCE * max(1.0, abs(r.value)):
-            return f"no interval: {metric} is no mean over items"
-    return ""
 
 
 def _scores(results: Sequence[Result]) -> Floats:
@@ -241,10 +209,11 @@ def _share(values: Sequence[float | None]) -> tuple[float, float] | None:
 
 
 def _clusters(results: Sequence[Result]) -> Clusters | None:
-    """None where the items are independent, as far as the task says."""
+    """None where the items are independent, as far as the task says, and where each is alone in its cluster."""
     samples = results[0].samples
     names = samples.clusters if samples is not None else None
-    return Clusters.of(names) if names is not None else None
+    clusters = Clusters.of(names) if names is not None else None
+    return None if clusters is None or len(clusters) == len(clusters.order) else clusters
 
 
 def _grouped(plain: Estimate, clusters: Clusters | None) -> Estimate:
@@ -255,23 +224,13 @@ def _settled(results: Sequence[Result]) -> bool:
     return len(results) == 1 and results[0].settled
 
 
+def _one_seed(sides: Sequence[Side]) -> bool:
+    """Whether another training seed could change a side, and nothing tells how much."""
+    return any(not side.settled and side.seeds < 2 for side in sides)
+
+
 def _seeds(results: Sequence[Result]) -> tuple[int | None, ...]:
     return tuple(r.seed for r in results)
-
-
-def _repeated(results: Sequence[Result]) -> str:
-    seeds = [r.seed for r in results if r.seed is not None]
-    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-    return f"seed {twice[0]} twice on one side" if twice else ""
-
-
-def _unlike_seeds(ours: Sequence[Result], baseline: Sequence[Result]) -> str:
-    a, b = {r.seed for r in ours}, {r.seed for r in baseline}
-    if None in a | b:
-        return "matched seeds, and a side does not say which seeds it has"
-    if alone := sorted(seed for seed in a ^ b if seed is not None):
-        return f"matched seeds, and seed {alone[0]} is only on one side"
-    return ""
 
 
 def _spread(
@@ -306,7 +265,7 @@ def _tested(plain: Estimate, ours: Sequence[Result], baseline: Sequence[Result],
 
 def _of_items(plain: Estimate, by_item: Floats, spread: Spread, clusters: Clusters | None, binary: bool) -> Estimate:
     """One run a side: the interval and an exact p from the items, of which only untrained sides let one conclude."""
-    prefix = "" if all(side.settled for side in spread.sides) else f"{ITEMS_ONLY}: "
+    prefix = f"{ITEMS_ONLY}: " if _one_seed(spread.sides) else ""
     if binary and clusters is None and plain.flips is not None:
         how, p = "McNemar", exact.mcnemar(*plain.flips)
     else:
@@ -321,7 +280,7 @@ def _of_items(plain: Estimate, by_item: Floats, spread: Spread, clusters: Cluste
 def _no_item_stands_out(plain: Estimate, same: float, spread: Spread, binary: bool) -> Estimate:
     """All items agree, which is no proof of certainty: of 0/1 scores, Wilson bounds the share that may be otherwise."""
     if not binary or same not in (-1.0, 0.0, 1.0) or plain.bounds is None:
-        return replace(plain, reason="no interval: all items have the same score")
+        return replace(plain, reason="no interval: all items have the same score", spread=spread)
     other = wilson(0, plain.clusters or plain.n)[1]
     low, high = max(same - other, plain.bounds[0]), min(same + other, plain.bounds[1])
     p = exact.mcnemar(*plain.flips) if plain.flips is not None else None
@@ -334,7 +293,7 @@ def _interval(plain: Estimate, spread: Spread, how: str) -> Estimate:
     parts = crossed.combined(spread.items, spread.df, spread.sides)
     value = plain.value
     if parts.total == 0 or value is None:
-        return replace(plain, reason="no interval: no spread")
+        return replace(plain, reason="no interval: no spread", spread=spread)
     half = float(parts.reach(1 - crossed.LEVEL / 2))
     low, high = plain.bounds or (-float("inf"), float("inf"))
     return replace(plain, low=max(low, value - half), high=min(high, value + half), how=how, spread=spread)
@@ -343,7 +302,7 @@ def _interval(plain: Estimate, spread: Spread, how: str) -> Estimate:
 def _judged(plain: Estimate, spread: Spread) -> Estimate:
     """With p and what belongs to it, from the same variance as the interval."""
     parts = crossed.combined(spread.items, spread.df, spread.sides)
-    if parts.total == 0:
+    if parts.total == 0 or plain.value is None:
         return plain
     sds = plain.seed_sd or tuple(crossed.seed_sd(side) for side in spread.sides)
     p, df, mde = float(parts.p(plain.value)), float(parts.df), float(parts.detectable)
@@ -359,17 +318,21 @@ def _resampled(plain: Estimate, sides: Sequence[Sequence[Result]]) -> Estimate:
     draws = corpus.resample(runs, metric, clusters)
     lowest, span = corpus.LOWEST[metric], 1.0 - corpus.LOWEST[metric]
     plain = replace(_grouped(plain, clusters), bounds=(lowest, 1.0) if len(sides) == 1 else (-span, span))
-    pairs = zip(draws.scores, draws.noise, sides, strict=True)
-    parts = tuple(Side(scores, noise, _settled(side)) for scores, noise, side in pairs)
+    # what items explain of the seeds' variance is not taken off, and so counts twice: too many findings without that
+    parts = tuple(Side(scores, 0.0, _settled(side)) for scores, side in zip(draws.scores, sides, strict=True))
     groups = (len(clusters) if clusters else plain.n) - 1
     spread = Spread(float(draws.items.var()), groups, parts, tuple(_seeds(side) for side in sides))
-    if float(np.ptp(draws.both)) == 0:
+    seeds = crossed.combined(spread.items, spread.df, parts)
+    moved = np.random.default_rng(corpus.SEED).standard_t(max(1, seeds.seeds_df), len(draws.items))
+    both = draws.items + moved * float(seeds.seeds) ** 0.5
+    if float(np.ptp(both)) == 0:
         return replace(plain, reason="no interval: the same in every resampled set", spread=spread)
-    low, high = (float(x) for x in np.percentile(draws.both, [2.5, 97.5]))
+    low, high = (float(x) for x in np.percentile(both, [2.5, 97.5]))
+    if plain.bounds is not None:
+        low, high = max(low, plain.bounds[0]), min(high, plain.bounds[1])
     if len(sides) == 1:
         return replace(plain, low=low, high=high, how="bootstrap", spread=spread)
-    tells = all(side.settled for side in parts) or any(side.seeds > 1 for side in parts)
-    how = "paired bootstrap" if tells else f"{ITEMS_ONLY}: paired bootstrap"
-    tail = 1 + min(int((draws.both <= 0).sum()), int((draws.both >= 0).sum()))
+    how = f"{ITEMS_ONLY}: paired bootstrap" if _one_seed(parts) else "paired bootstrap"
+    tail = 1 + min(int((both <= 0).sum()), int((both >= 0).sum()))
     found = _judged(replace(plain, low=low, high=high, how=how, spread=spread), spread)
-    return replace(found, p=min(1.0, 2 * tail / (1 + len(draws.both))))
+    return replace(found, p=min(1.0, 2 * tail / (1 + len(both))))

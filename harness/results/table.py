@@ -6,33 +6,43 @@ equal sentences share a number when rendered. Rendering is in `render` (Markdown
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.evaluation import contamination
 from harness.results import stats
 from harness.results.columns import Column, make_columns
+from harness.results.findings import Finding, find
 from harness.results.frame import CellResult, Cost, Frame, Result, State
+from harness.results.places import find_places
 from harness.results.searched import Tuning
 from harness.results.stats import Estimate
+from harness.results.tiers import Place
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 Level = Literal["method", "cell"]
+Rows = Literal["methods", "cells", "all"]
 CUT = "answers cut by the token limit: "
 TRUNCATED = 0.02  # share of cut answers above which a number is marked
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a row and a column meet. difference: to the baseline of the same model, None on the baseline's own row."""
+    """Where a row and a column meet. difference: to the baseline of the same model, None on the baseline's own row.
+
+    finding: what the difference shows, corrected over all methods of the model; None on the rows of single seeds.
+    place: tier and rank among the methods of the model, in headline columns where they were asked for.
+    """
 
     state: State
     reason: str = ""
     estimate: Estimate | None = None
     difference: Estimate | None = None
+    finding: Finding | None = None
+    place: Place | None = None
     truncated: float | None = None
     seconds: float | None = None
     others: tuple[tuple[str, float], ...] = ()
@@ -44,6 +54,7 @@ class Row:
     """level "method": the mean over the seeds of one method on one model; "cell": one of several seeds.
 
     A method with one cell is one row, of level "method", which names that cell. entries follow the table's columns.
+    groups: how many groups of the training data a row is the mean over; 0 where there are none.
     """
 
     level: Level
@@ -59,6 +70,7 @@ class Row:
     notes: tuple[str, ...] = ()
     trained: bool = False
     tuning: Tuning | None = None
+    groups: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,18 @@ class Table:
 
         return render.terminal(self, width=width)
 
+    def html(self, *, title: str = "Results") -> str:
+        """A page for a browser."""
+        from harness.results import html
+
+        return html.html(self, title=title)
+
+    def latex(self, *, columns: Sequence[str] = ()) -> str:
+        """For a paper: the headlines, or the columns named."""
+        from harness.results import latex
+
+        return latex.latex(self, columns=columns)
+
     def csv(self) -> str:
         """Wide: one line a row."""
         from harness.results import export
@@ -108,26 +132,37 @@ class Table:
 
 
 def make_table(
-    frame: Frame, *, baseline: str | None = "base", notes: Sequence[str] = (), strict: bool = False
+    frame: Frame,
+    *,
+    baseline: str | None = "base",
+    notes: Sequence[str] = (),
+    strict: bool = False,
+    rows: Rows = "all",
+    ranked: bool = False,
 ) -> Table:
-    """Make the table. notes: further sentences under it.
+    """Make the table. notes: further sentences under it.  rows: methods (means over seeds), cells, or both.
 
+    ranked: give every method its tier and rank interval in each headline column.
     HarnessError if strict and some task was measured under more than one protocol.
     """
     columns = make_columns([r.task for c in frame.cells for r in c.results], strict)
     groups: dict[tuple[str, str], list[CellResult]] = {}
     for cell in frame.cells:
-        groups.setdefault((cell.view.model, cell.view.method), []).append(cell)
+        groups.setdefault((cell.view.model, cell.view.row), []).append(cell)
     present = baseline if any(method == baseline for _, method in groups) else None
-    rows: list[Row] = []
+    made: list[Row] = []
     for (model, method), cells in groups.items():
         against = groups.get((model, baseline or ""), []) if method != baseline else []
-        rows.append(_row("method", cells, against, columns))
-        if len(cells) > 1:
-            rows += [_row("cell", [cell], against, columns) for cell in cells]
-    columns = _with_units(columns, rows)
-    rows = _mark_truncated(rows, columns)
-    return Table(present, tuple(columns), tuple(rows), (*_table_notes(rows, present, baseline), *notes))
+        if rows != "cells" or len(cells) == 1:
+            made.append(_row("method", cells, against, columns))
+        if rows != "methods" and len(cells) > 1:
+            made += [_row("cell", [cell], against, columns) for cell in cells]
+    made = _with_findings(made, columns)
+    if ranked:
+        made = _with_places(made, columns, find_places(groups, columns))
+    columns = _with_units(columns, made)
+    made = _mark_truncated(made, columns)
+    return Table(present, tuple(columns), tuple(made), (*_table_notes(made, present, baseline), *notes))
 
 
 def _row(level: Level, cells: Sequence[CellResult], against: Sequence[CellResult], columns: Sequence[Column]) -> Row:
@@ -135,7 +170,7 @@ def _row(level: Level, cells: Sequence[CellResult], against: Sequence[CellResult
     by_label: dict[str, Entry] = {}
     for column in columns:
         if not column.of_tasks:
-            by_label[column.label] = _entry(_results(cells, column), _results(against, column))
+            by_label[column.label] = _entry(column.results_of(cells), column.results_of(against))
     for column in columns:
         if column.of_tasks:
             by_label[column.label] = _mean_entry([by_label[label] for label in column.of_tasks])
@@ -146,27 +181,19 @@ def _row(level: Level, cells: Sequence[CellResult], against: Sequence[CellResult
     return Row(
         level,
         first.model,
-        first.method,
+        first.row if level == "method" else first.method,
         tuple(c.view.name for c in cells),
-        tuple(c.view.seed for c in cells if c.view.seed is not None),
+        tuple(dict.fromkeys(c.view.seed for c in cells if c.view.seed is not None)),
         state,
         reason,
         first.flags,
         tuple(by_label[c.label] for c in columns),
-        _mean_cost([c.cost for c in cells]),
+        _mean_cost([c.cost for c in cells if c.state in ("ok", "diverged")] or [c.cost for c in cells]),
         tuple(dict.fromkeys(notes)),
         trained=any(c.view.train for c in cells),
         tuning=cells[0].tuning,
+        groups=len({c.view.method for c in cells}) if first.group_of else 0,
     )
-
-
-def _results(cells: Sequence[CellResult], column: Column) -> list[Result | None]:
-    """One a cell; None where a cell was not asked under the column's protocol."""
-    wanted = (column.suite, column.task, column.metric, column.protocol)
-    return [
-        next((r for r in c.results if (r.task.suite, r.task.task, r.task.primary, r.task.protocol) == wanted), None)
-        for c in cells
-    ]
 
 
 def _entry(results: Sequence[Result | None], against: Sequence[Result | None]) -> Entry:
@@ -194,10 +221,10 @@ def _entry(results: Sequence[Result | None], against: Sequence[Result | None]) -
         reason if len(found) < len(results) else estimate.reason if estimate.value is None else "",
         estimate if estimate.value is not None else None,
         stats.difference(found, base) if base else None,
-        cut,
-        seconds,
-        tuple(sorted(found[0].others.items())) if len(results) == 1 else (),
-        tuple(notes),
+        truncated=cut,
+        seconds=seconds,
+        others=tuple(sorted(found[0].others.items())) if len(results) == 1 else (),
+        notes=tuple(notes),
     )
 
 
@@ -243,7 +270,7 @@ def _worst(states: Sequence[tuple[State, str]]) -> tuple[State, str]:
 
 
 def _mean_cost(costs: Sequence[Cost]) -> Cost:
-    """The mean of each cost over cells; None where any cell does not know it."""
+    """The mean of each cost over cells, which are those that are finished; None where any of them does not know it."""
     if len(costs) == 1:
         return costs[0]
     merged: dict[str, Any] = {}
@@ -255,6 +282,33 @@ def _mean_cost(costs: Sequence[Cost]) -> Cost:
         else:
             merged[field.name] = None if None in values else sum(values) / len(values)
     return Cost(**merged)
+
+
+def _with_findings(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
+    """The methods of one model are corrected together; single seeds of a method are parts of it and no comparisons."""
+    found = list(rows)
+    for model in dict.fromkeys(row.model for row in rows):
+        mine = [i for i, row in enumerate(rows) if row.model == model and row.level == "method"]
+        shown = find([[e.difference for e in rows[i].entries] for i in mine], [c.headline for c in columns])
+        for i, findings in zip(mine, shown, strict=True):
+            entries = (replace(e, finding=f) for e, f in zip(rows[i].entries, findings, strict=True))
+            found[i] = replace(rows[i], entries=tuple(entries))
+    return found
+
+
+def _with_places(
+    rows: Sequence[Row], columns: Sequence[Column], places: Mapping[tuple[str, str, str], Place]
+) -> list[Row]:
+    return [
+        replace(
+            row,
+            entries=tuple(
+                replace(e, place=places.get((row.model, row.method, c.label)) if row.level == "method" else None)
+                for e, c in zip(row.entries, columns, strict=True)
+            ),
+        )
+        for row in rows
+    ]
 
 
 def _with_units(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
@@ -300,6 +354,10 @@ def row_label(row: Row) -> str:
     """`sft`, `sft (3 seeds)` for a mean, `sft s0` for one seed of several."""
     if row.level == "cell":
         return f"{row.method} s{row.seeds[0]}" if row.seeds else row.cells[0]
+    if row.groups:
+        return f"{row.method} ({row.groups} groups" + (
+            f", {len(row.cells)} cells)" if len(row.cells) > row.groups else ")"
+        )
     return row.method if len(row.cells) == 1 else f"{row.method} ({len(row.cells)} seeds)"
 
 
@@ -308,10 +366,16 @@ def _table_notes(rows: Sequence[Row], present: str | None, wanted: str | None) -
     estimates = [x for row in rows for e in row.entries for x in (e.estimate, e.difference) if x is not None]
     if any(row.trained and len(row.cells) == 1 and row.level == "method" for row in rows):
         notes.append(
-            "One seed a trained row: its intervals cover items only, not what another training seed would change."
+            "One seed a trained row: its intervals cover items only, not what another training seed would change, and "
+            "none of its differences is a finding."
         )
     if any(e.how.endswith("items x seeds") for e in estimates):
         notes.append("Several seeds: intervals cover items and training seeds, crossed.")
+    if any(row.groups for row in rows):
+        notes.append(
+            "Groups: the mean over models trained on one group of the rows each, all asked every item; costs are the "
+            "mean of one model."
+        )
     if any(row.tuning for row in rows):
         notes.append(
             "Tuned rows: the best of their trials by the loss on held-out training rows, trained again on all rows. "
@@ -321,6 +385,12 @@ def _table_notes(rows: Sequence[Row], present: str | None, wanted: str | None) -
         notes.append(f"No differences: the baseline {wanted} is not in this table.")
     elif any(e.difference for row in rows for e in row.entries):
         notes.append(
-            f"Differences are to {present} of the same model, paired by item, and not corrected for their number."
+            f"Differences are to {present} of the same model, paired by item. detectable: the smallest true difference "
+            "that is found four times in five, of the method where it is largest."
         )
+        if any(e.finding and e.finding.adjusted is not None for row in rows for e in row.entries):
+            notes.append(
+                "▲ better, ▼ worse: significant after correction over the methods of a model (headlines: Holm, 5 %; "
+                "other columns: Benjamini-Hochberg, 10 %). Without a mark a difference is undecided, not equal."
+            )
     return tuple(notes)

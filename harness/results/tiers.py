@@ -2,7 +2,7 @@
 
 A row's score is the mean over its tasks. The best of what is left leads a tier, which holds every row that Holm's test
 cannot tell from that leader; what one seed shows tells nothing apart. The rank interval is a bootstrap: the same
-resampled items (or clusters) for all rows, seeds resampled for each row. Rows that cannot be compared are an error:
+resampled items (or clusters) for all rows, and a draw of its seeds for each. Rows that cannot be compared are an error:
 whoever calls leaves out what is not finished.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from harness.results import corpus, stats
 from harness.results.corrections import holm
-from harness.results.crossed import LEVEL, Clusters
+from harness.results.crossed import LEVEL, Clusters, Side, pooled
 from harness.results.frame import Result
 
 if TYPE_CHECKING:
@@ -86,23 +86,32 @@ def _claim(leader: Row, other: Row) -> float | None:
 
 
 def _draws(rows: Mapping[str, Row]) -> Floats:
-    """Draws x rows: the mean over tasks of each row in each resampled set."""
+    """Draws x rows: the mean over tasks of each row in each resampled set, moved as its training seeds might move it.
+
+    One training seed moves all tasks together, and how much is pooled over the rows: few have many seeds.
+    """
     import numpy as np
 
     rng = np.random.default_rng(SEED)
-    total = np.zeros((corpus.DRAWS, len(rows)))
+    sides = {name: _side(name, row) for name, row in rows.items()}
+    of_one, df = pooled([side for side in sides.values() if not side.settled])
+    moved = rng.standard_t(max(1, df), (corpus.DRAWS, len(rows))) * float(of_one) ** 0.5
+    total: Floats = moved * np.array([0.0 if side.settled else side.seeds**-0.5 for side in sides.values()])
     tasks = next(iter(rows.values()))
-    counts = dict.fromkeys((name, len(each)) for name, row in rows.items() for each in row.values())
-    # drawn once a row, because one training seed moves all tasks together
-    picks = {(name, seeds): rng.integers(seeds, size=(corpus.DRAWS, seeds)) for name, seeds in counts}
     for task in tasks:
         by_run, first = _resampled([r for row in rows.values() for r in row[task]], rng), 0
-        for i, (name, row) in enumerate(rows.items()):
+        for i, row in enumerate(rows.values()):
             seeds = len(row[task])
-            mine = by_run[:, first : first + seeds]
+            total[:, i] += by_run[:, first : first + seeds].mean(axis=1) / len(tasks)
             first += seeds
-            total[:, i] += np.take_along_axis(mine, picks[name, seeds], axis=1).mean(axis=1)
-    return total / len(tasks)
+    return total
+
+
+def _side(name: str, row: Row) -> Side:
+    whole = stats.suite_mean([stats.mean(results) for results in row.values()])
+    if whole.spread is None:
+        raise ValueError(f"{name}: {whole.reason}")
+    return whole.spread.sides[0]
 
 
 def _resampled(runs: Sequence[Result], rng: np.random.Generator) -> Floats:

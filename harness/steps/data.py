@@ -7,6 +7,7 @@ from typing import Any
 from harness.data.chat import to_rows
 from harness.data.models import harness_cache, materialise
 from harness.data.sources import rows as source_rows
+from harness.groups import source_of
 from harness.methods.base import overrides
 from harness.planned import PlannedCell
 from harness.steps.bench import Bench, write_lines
@@ -23,7 +24,8 @@ def run_data(bench: Bench, cell: PlannedCell) -> None:
         return
     with held as attempt:
         label = cell.cell.data
-        rows = to_rows(source_rows(bench.plan.sources[label]), bench.plan.matrix.data[label])
+        source = source_of(bench.plan.sources[label], cell.cell)
+        rows = to_rows(source_rows(source), bench.plan.matrix.data[label])
         sets, ledger = {"train": rows}, list[dict[str, Any]]()
         if any(overrides(m, "curate") for m in cell.stack):
             from harness.training.curation import curate

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import asdict
 
+from harness.methods.base import overrides
 from harness.planned import PlannedCell, PlannedTask
 from harness.results.frame import read_samples
 from harness.results.items import name_items
@@ -22,7 +23,10 @@ def run_overlap(bench: Bench, cell: PlannedCell, planned: PlannedTask) -> None:
     if step is None or bench.store.find(step.kind, step.key):
         return
     for trained in cell.line:
-        run_data(bench, trained)
+        if not any(
+            overrides(m, "curate") for m in trained.stack
+        ):  # curation may ask an engine, which is no job of ours
+            run_data(bench, trained)
     from harness.evaluation.contamination import Item, overlap
     from harness.evaluation.lm import documents
 

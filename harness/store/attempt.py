@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from harness.errors import HarnessError, StepFailed
+from harness.source import source_state
 from harness.store import disk
 from harness.store.claims import Busy, Claim, highest, listing, live, number_of, read_holder, this_process, write_end
 from harness.store.record import RECORD, Record, Status, encode, load, measure, write_shed
@@ -64,7 +65,8 @@ class Attempt:
         """
         who = this_process()
         facts = {"host": who.host, "pid": who.pid, "started": self._started, "ended": _now()}
-        facts |= {"python": platform.python_version(), "packages": _versions(), **(provenance or {})}
+        facts |= {"python": platform.python_version(), "packages": _versions()}
+        facts |= {"source": source_state(), **(provenance or {})}
 
         def content() -> bytes:
             fields = {"identity": self.identity, "cost": cost or {}, "extra": extra or {}}

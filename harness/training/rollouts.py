@@ -67,11 +67,11 @@ class Rollouts:
         """Sampled sequences of some rows, group by group, with their columns. first: number of the first group."""
         ctx = self.ctx
         with ctx.meter.phase("rollout"):
-            requests = [self._request(row) for row in rows]
-            answers = ctx.generate(requests, "live", self.how.n)
+            asked = [self.asked(row) for row in rows]
+            answers = ctx.generate([request for request, _ in asked], "live", self.how.n)
         made: list[tuple[Seq, str, str]] = []
-        for k, (row, request, given) in enumerate(zip(rows, requests, answers, strict=True)):
-            made += self._group(row, self.prompt_ids(request), given, first + k)
+        for k, (row, (_, ids), given) in enumerate(zip(rows, asked, answers, strict=True)):
+            made += self._group(row, ids, given, first + k)
         seqs, texts, finish = zip(*made, strict=True)
         rolls = Rolls(ctx, seqs, texts, finish)
         with ctx.meter.phase("reward"):
@@ -92,12 +92,22 @@ class Rollouts:
         self.ctx.log_mean(gap_mean=gap.abs(), importance=gap.exp())
         self.ctx.log(gap_max=max(self.ctx.logged.get("gap_max", 0.0), float(gap.abs().max())))
 
-    def _request(self, row: Row) -> Request:
+    def asked(self, row: Row) -> tuple[Request, list[int]]:
+        """What a row asks, and its ids. HarnessError for a row of another form, or one that leaves no room."""
         question, _ = self._parts(row)
         how = self.how
-        return self.ctx.prompted(
+        request = self.ctx.prompted(
             Request(messages=question, max_tokens=how.max_tokens, temperature=how.temperature, top_p=how.top_p)
         )
+        ids = self.prompt_ids(request)
+        if len(ids) + how.max_tokens > self.ctx.limit:
+            raise HarnessError(
+                f"a prompt of {len(ids)} tokens and an answer of {how.max_tokens} are longer than the longest "
+                f"row allowed, {self.ctx.limit}",
+                where=f"{self.where}, row {row['id']}",
+                todo="lower max_tokens, raise max_length (not above the model's context), or drop the row",
+            )
+        return request, ids
 
     def _parts(self, row: Row) -> tuple[tuple[Any, ...], str]:
         """The conversation before a row's last answer, and that answer. HarnessError for a row of another form."""
@@ -112,13 +122,6 @@ class Rollouts:
         return tuple(messages[:last]), str(messages[last]["content"])
 
     def _group(self, row: Row, asked: list[int], given: Sequence[Response], group: int) -> list[tuple[Seq, str, str]]:
-        if len(asked) + self.how.max_tokens > self.ctx.limit:
-            raise HarnessError(
-                f"a prompt of {len(asked)} tokens and an answer of {self.how.max_tokens} are longer than the longest "
-                f"row allowed, {self.ctx.limit}",
-                where=f"{self.where}, row {row['id']}",
-                todo="lower max_tokens, raise max_length (not above the model's context), or drop the row",
-            )
         made = []
         for i, response in enumerate(given):
             self._same(asked, response, row)

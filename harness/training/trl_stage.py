@@ -1,9 +1,9 @@
 """One cell through a trainer of TRL's: our tokens, batches, budget, optimiser and schedule; TRL's loop and losses.
 
 So what may differ from `native` is the loop, the arithmetic of the loss and, for `dpo`, what follows the last learned
-token, which TRL has no place for. TRL trains in training mode: dropout in the base's own configuration acts here. There
-is no checkpoint, so an interrupted attempt is begun anew. TRL's checkpoints, services, and gradient checkpointing are
-off. Only `adapters/trl.py` imports this file, which imports TRL.
+token, which TRL has no place for; for `grpo` see `trl_grpo.py`. TRL trains in training mode: dropout in the base's own
+configuration acts here. There is no checkpoint, so an interrupted attempt is begun anew. TRL's checkpoints, services,
+and gradient checkpointing are off. Only `adapters/trl.py` imports this file, which imports TRL.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from datasets import Dataset
@@ -28,6 +28,7 @@ from harness.errors import HarnessError
 from harness.matrix import TrainSettings
 from harness.methods.base import NO_TARGET, Method, Stage
 from harness.methods.dpo import DPO
+from harness.methods.grpo import GRPO
 from harness.methods.lora import LoRA
 from harness.training import artifacts
 from harness.training.adapters import TrainResult, TrainTask
@@ -41,6 +42,8 @@ from harness.training.randomness import seeded
 from harness.training.schedule import lr_factor
 from harness.training.sequences import Seq
 from harness.training.stage import context_length, cost_of, device, make_optimizer, stage_rows, summary_of
+
+Kind = TypeVar("Kind", bound=Method)
 
 
 @dataclass
@@ -76,7 +79,7 @@ def run_stage(task: TrainTask, stack: Sequence[Method], work: Path, report: Repo
         trainer = make_trainer(ctx, opener, model, task.settings, todo, work / "trl")
     size = sum(p.numel() for p in ctx.trainable)
     with (work / "curve.jsonl").open("w") as curve:
-        watch = Watch(ctx.meter, curve, todo.steps, report)
+        watch = _watch(ctx, todo, task.settings, curve, report)
         trainer.add_callback(watch)
         try:
             with ctx.meter.phase("optimizer"):  # all of TRL's loop that is neither forward nor backward
@@ -88,7 +91,7 @@ def run_stage(task: TrainTask, stack: Sequence[Method], work: Path, report: Repo
         shutil.rmtree(work / "trl", ignore_errors=True)
         model.config, model.generation_config = configs  # TRL writes its own wishes into them
         _save(task, trainer.model, work / "artifact")
-    return TrainResult("ok", cost_of(ctx, work, size), summary_of(watch.lines, todo.steps))
+    return TrainResult("ok", cost_of(ctx, work, size), summary_of(watch.lines, len(watch.lines)))
 
 
 def prepare(task: TrainTask, ctx: Context, opener: Opener) -> Work:
@@ -101,13 +104,26 @@ def prepare(task: TrainTask, ctx: Context, opener: Opener) -> Work:
         task.seed,
         lambda i: sum(len(q.ids) for q in ctx.encode([rows[i]], where=where)),
     )
+    if _first(ctx, GRPO):
+        from harness.training.trl_grpo import prepare as prepare_rounds
+
+        return prepare_rounds(task, ctx, rows, where, order)
     steps = settings.budget.steps or steps_for(settings.budget.tokens or 0, order)
-    most = order.size if "whole_batch" in ctx.needs else settings.micro_batch
-    micro = max(n for n in range(1, min(order.size, most) + 1) if order.size % n == 0)  # TRL's are of equal size
+    micro = micro_of(order.size, order.size if "whole_batch" in ctx.needs else settings.micro_batch)
     numbers = [i for k in range(steps) for i in order.batch(k)]
     example = _pair if "pairs" in ctx.needs else _single
     made = {i: example(ctx.encode([rows[i]], where=where), f"{where}, row {rows[i]['id']}") for i in set(numbers)}
     return Work([made[i] for i in numbers], steps, order.size, micro)
+
+
+def micro_of(size: int, most: int) -> int:
+    """Rows of a forward pass: TRL's are of equal size."""
+    return max(n for n in range(1, min(size, most) + 1) if size % n == 0)
+
+
+def _first(ctx: Context, kind: type[Kind]) -> Kind | None:
+    """The member of a kind, if the stack has one."""
+    return next((m for m in ctx.stack if isinstance(m, kind)), None)
 
 
 def _single(seqs: Sequence[Seq], where: str) -> dict[str, Any]:
@@ -139,8 +155,7 @@ def _cut(seq: Seq, where: str) -> tuple[list[int], list[int]]:
 
 def make_trainer(ctx: Context, opener: Opener, model: Any, settings: TrainSettings, todo: Work, folder: Path) -> Any:
     """TRL's trainer, ready to start, with our optimiser and schedule. ctx.model is what it trains."""
-    lora = next((m for m in ctx.stack if isinstance(m, LoRA)), None)
-    dpo = next((m for m in ctx.stack if isinstance(m, DPO)), None)
+    lora, dpo, grpo = _first(ctx, LoRA), _first(ctx, DPO), _first(ctx, GRPO)
     common = {
         "model": model,
         "train_dataset": Dataset.from_list(todo.examples),
@@ -150,13 +165,15 @@ def make_trainer(ctx: Context, opener: Opener, model: Any, settings: TrainSettin
     options = _options(ctx, settings, todo, folder)
     try:
         with seeded(ctx.seed, "wrap", ctx.stage.name, "lora"):  # as the native trainer draws the adapter's start
-            if dpo is None:
-                skip = {"skip_prepare_dataset": True}
-                trainer: Any = MeteredSFT(args=SFTConfig(max_length=None, dataset_kwargs=skip, **options), **common)
-            else:
+            if grpo is not None:
+                trainer: Any = _grpo_trainer(ctx, opener, todo, options, common)
+            elif dpo is not None:
                 ref = None if lora else opener.base()
                 args = DPOConfig(max_length=None, beta=dpo.beta, **options)
                 trainer = MeteredDPO(args=args, ref_model=ref, **common)
+            else:
+                skip = {"skip_prepare_dataset": True}
+                trainer = MeteredSFT(args=SFTConfig(max_length=None, dataset_kwargs=skip, **options), **common)
     except ValueError as error:
         raise HarnessError("TRL refuses this cell", why=str(error).splitlines()[0]) from error
     trainer.meter, trainer.reference = ctx.meter, dpo is not None
@@ -164,11 +181,34 @@ def make_trainer(ctx: Context, opener: Opener, model: Any, settings: TrainSettin
     ctx.model = trainer.model
     names = [n for n, p in ctx.model.named_parameters() if p.requires_grad]
     trainer.optimizer = make_optimizer(ctx, {name: {} for name in names}, settings)
-    trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-        trainer.optimizer,
-        lambda k: lr_factor(settings.schedule, settings.warmup, k / todo.steps, min(1.0, (k + 1) / todo.steps)),
-    )
+
+    def factor(k: int) -> float:
+        if grpo is not None:
+            return 1.0  # what a step spends is known once it is sampled: `Paced` sets the rate
+        return lr_factor(settings.schedule, settings.warmup, k / todo.steps, min(1.0, (k + 1) / todo.steps))
+
+    trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(trainer.optimizer, factor)
     return trainer
+
+
+def _grpo_trainer(ctx: Context, opener: Opener, todo: Work, options: dict[str, Any], common: dict[str, Any]) -> Any:
+    from harness.training.trl_grpo import Rounds, make
+
+    method = _first(ctx, GRPO)
+    assert method is not None and isinstance(todo, Rounds)
+    trainer = make(method, todo, ctx.meter, options, common)
+    if trainer.ref_model is not None:  # TRL opened what the configuration names, which a start is not
+        trainer.ref_model = trainer.accelerator.prepare_model(opener.base(), evaluation_mode=True)
+    return trainer
+
+
+def _watch(ctx: Context, todo: Work, settings: TrainSettings, curve: Any, report: Report) -> Watch:
+    if _first(ctx, GRPO) is None:
+        return Watch(ctx.meter, curve, todo.steps, report)
+    from harness.training.trl_grpo import Paced, Rounds
+
+    assert isinstance(todo, Rounds)
+    return Paced(todo, settings, ctx.meter, curve, todo.steps, report)
 
 
 def _options(ctx: Context, settings: TrainSettings, todo: Work, folder: Path) -> dict[str, Any]:
@@ -228,7 +268,12 @@ class MeteredDPO(_Metered, DPOTrainer):  # type: ignore[misc]
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Writes the curve and reports. Diverged where loss or gradient is not finite."""
+    """Writes the curve and reports. Diverged where loss or gradient is not finite.
+
+    columns: what else of TRL's log goes into the curve, and its name there.
+    """
+
+    columns: ClassVar[dict[str, str]] = {}
 
     def __init__(self, meter: Meter, curve: Any, steps: int, report: Report) -> None:
         self.meter, self.curve, self.steps, self.report = meter, curve, steps, report
@@ -238,14 +283,20 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if "loss" not in logs:  # TRL's summary at the end
             return
         found = {"loss": logs["loss"], "norm": logs["grad_norm"], "lr": logs["learning_rate"]}
-        line = {"step": state.global_step, "tokens": self.meter.trained, **found}
+        more = {ours: logs[theirs] for theirs, ours in self.columns.items()}
+        line = {"step": state.global_step, "tokens": self.meter.trained, **found, **more}
         self.lines.append({k: v if math.isfinite(v) else None for k, v in line.items()})  # JSON knows no NaN
         self.curve.write(json.dumps(self.lines[-1]) + "\n")
         self.curve.flush()
         for what, name in (("the loss is not finite", "loss"), ("the gradient is not finite", "norm")):
             if not math.isfinite(found[name]):
                 raise Diverged(state.global_step, what)
-        self.report(float(state.global_step), float(self.steps), f"loss {found['loss']:.3f}")
+        done, total = self.spent(state.global_step)
+        self.report(done, total, f"loss {found['loss']:.3f}")
+
+    def spent(self, step: int) -> tuple[float, float]:
+        """What of the budget is spent, and all of it."""
+        return float(step), float(self.steps)
 
 
 def _save(task: TrainTask, model: Any, folder: Path) -> None:

@@ -1,8 +1,8 @@
 """`trl`: TRL's own trainers, to compare ours with. This file says what they are given and loads TRL only to train.
 
-Three things go through: `sft`, `dpo`, and `lora` alone or with either, by TRL's own PEFT path. The rest of a method's
-seam is not TRL's, so it is refused here; so is GRPO, whose trainer samples and generates by rules of its own, which
-would make the two rows two experiments.
+What goes through: `sft`, `dpo`, `grpo`, and `lora` alone or with one of them, by TRL's own PEFT path. The rest of a
+method's seam is not TRL's, so it is refused here, `grao` and `ppo` with it. `grpo` is sampled by TRL from the weights
+that train, so a `refresh` of other than every step is refused too.
 """
 
 from __future__ import annotations
@@ -19,26 +19,31 @@ if TYPE_CHECKING:
     from harness.training.adapters import TrainResult, TrainTask
 
 INSTALL_TRL = "pip install '.[trl]'; or leave `trainer` out"
-THROUGH = ("sft", "dpo", "lora")
+THROUGH = ("sft", "dpo", "grpo", "lora")
 _ATTRIBUTES = ("rollouts", "freeze", "load", "norm", "pool", "every")
 
 
 class TRLAdapter:
-    """SFTTrainer or DPOTrainer on our tokens. version: raised with TRL's pin in pyproject.toml."""
+    """SFTTrainer, DPOTrainer or GRPOTrainer on our tokens. version: raised with TRL's pin in pyproject.toml."""
 
     name = "trl"
     version = 1
-    hooks = frozenset({"loss", "wrap", "unwrap"})  # of the methods in THROUGH, as TRL has them
+    hooks = frozenset({"loss", "advantage", "wrap", "unwrap"})  # of the methods in THROUGH, as TRL has them
 
     def identity(self) -> list[Any]:
         return [self.name, self.version]
 
     def check(self, stack: Sequence[Method]) -> None:
-        """Refused for any member but `sft`, `dpo` and `lora`. MissingExtra if TRL is not installed."""
+        """Refused for any member but those of THROUGH. MissingExtra if TRL is not installed."""
         check_stack(stack)
         for member in stack:
             if member.name not in THROUGH:
-                raise Refused(_why(member), todo="leave `trainer` out, or keep to sft, dpo and lora")
+                raise Refused(_why(member), todo=f"leave `trainer` out, or keep to {', '.join(THROUGH)}")
+            if (refresh := getattr(member, "refresh", 1)) != 1:
+                raise Refused(
+                    f"`{member.name}` has `refresh: {refresh}`, and TRL samples from the weights that train",
+                    todo="leave `trainer` or `refresh` out",
+                )
         if find_spec("trl") is None:
             raise MissingExtra("trl", "the trainer `trl`", INSTALL_TRL)
 

@@ -1,0 +1,55 @@
+"""The place of every method in the headline columns of a table: its tier and the interval of its rank.
+
+Methods are ranked among those of one model. One that has no value for every seed and task of a column has no place in
+it, and neither have methods that cannot be compared with the best of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from harness.results import stats
+from harness.results.columns import Column
+from harness.results.frame import CellResult, Result
+from harness.results.tiers import Place, rank
+
+
+def find_places(
+    groups: Mapping[tuple[str, str], Sequence[CellResult]], columns: Sequence[Column]
+) -> dict[tuple[str, str, str], Place]:
+    """groups: cells by model and method.  By model, method and the label of a headline column."""
+    by_label = {c.label: c for c in columns}
+    found: dict[tuple[str, str, str], Place] = {}
+    for column in (c for c in columns if c.headline):
+        tasks = [by_label[label] for label in column.of_tasks] or [column]
+        for model in dict.fromkeys(model for model, _ in groups):
+            rows = {
+                method: row
+                for (of, method), cells in groups.items()
+                if of == model and (row := _row(cells, tasks)) is not None
+            }
+            for method, place in rank(_comparable(rows)).items():
+                found[model, method, column.label] = place
+    return found
+
+
+def _row(cells: Sequence[CellResult], tasks: Sequence[Column]) -> dict[str, list[Result]] | None:
+    """Task -> one result a seed, or None where one is missing."""
+    row = {}
+    for task in tasks:
+        results = [r for r in task.results_of(cells) if r is not None and r.state == "ok" and r.samples is not None]
+        if len(results) < len(task.results_of(cells)) or stats.mean(results).value is None:
+            return None
+        row[task.label] = results
+    return row
+
+
+def _comparable(rows: Mapping[str, dict[str, list[Result]]]) -> dict[str, dict[str, list[Result]]]:
+    """Those that answered the same items as most of the others did."""
+    sets = {name: {r.task.task: r.samples.items for r in _all(row) if r.samples} for name, row in rows.items()}
+    usual = max(sets.values(), key=list(sets.values()).count, default={})
+    return {name: row for name, row in rows.items() if sets[name] == usual}
+
+
+def _all(row: Mapping[str, Sequence[Result]]) -> list[Result]:
+    return [r for results in row.values() for r in results]
