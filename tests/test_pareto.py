@@ -22,5 +22,7 @@ def test_as_by_definition() -> None:
     draw = random.Random(0)
     for _ in range(200):
         points = [(draw.randint(0, 5), draw.randint(0, 5)) for _ in range(8)]
-        beaten = [any(c <= cost and s >= score and (c, s) != (cost, score) for c, s in points) for cost, score in points]
+        beaten = [
+            any(c <= cost and s >= score and (c, s) != (cost, score) for c, s in points) for cost, score in points
+        ]
         assert front(points) == [not b for b in beaten]

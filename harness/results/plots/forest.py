@@ -98,8 +98,13 @@ def _panel(axis: Any, panel: _Panel) -> None:
     for y, (_, entry, unit) in enumerate(panel.lines):
         if entry.difference is None or entry.difference.value is None:
             axis.annotate(
-                style.absent(entry), (0.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=7,
-                style="italic", color=style.GREY,
+                style.absent(entry),
+                (0.02, y),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize=7,
+                style="italic",
+                color=style.GREY,
             )
         else:
             _line(axis, y, entry, unit)

@@ -66,8 +66,12 @@ def _panel(
     axis: Any, table: Table, models: Sequence[tuple[str, list[Row]]], methods: Sequence[str], place: int, turned: bool
 ) -> None:
     column = table.columns[place]
-    entries = [(x, methods.index(r.method), r.entries[place]) for x, (_, rows) in enumerate(models) for r in rows
-               if r.method != table.baseline]
+    entries = [
+        (x, methods.index(r.method), r.entries[place])
+        for x, (_, rows) in enumerate(models)
+        for r in rows
+        if r.method != table.baseline
+    ]
     size = max((abs(e.difference.value) for *_, e in entries if e.difference and e.difference.value), default=1.0)
     for x, y, entry in entries:
         _cell(axis, x, y, entry, size, style.scale(column))
@@ -98,7 +102,10 @@ def _cell(axis: Any, x: int, y: int, entry: Any, size: float, unit: float) -> No
         strength = 0.35 + 0.65 * abs(value) / size
         full = to_rgb(style.BETTER if verdict == "better" else style.WORSE)
         mixed = tuple(1 - strength * (1 - c) for c in full)
-        face, ink = mixed, "white" if sum(w * c for w, c in zip((0.3, 0.59, 0.11), mixed, strict=True)) < 0.55 else "black"
+        face, ink = (
+            mixed,
+            "white" if sum(w * c for w, c in zip((0.3, 0.59, 0.11), mixed, strict=True)) < 0.55 else "black",
+        )
     edge = "#bbbbbb" if verdict == "items only" else "white"
     axis.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=face, edgecolor=edge, gid=verdict))
     number = f"{unit * value:+.1f}" if unit == 100 else f"{value:+.3g}"

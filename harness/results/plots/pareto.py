@@ -69,9 +69,13 @@ def _panel(axis: Any, table: Table, rows: Sequence[Row], place: int) -> None:
     column, unit = table.columns[place], style.scale(table.columns[place])
     points = [_point(r, place) or (None, None) for r in rows]
     best = front(points)
-    joined = sorted((c, s * unit) for (c, s), on in zip(points, best, strict=True) if on and c is not None and s is not None)
+    joined = sorted(
+        (c, s * unit) for (c, s), on in zip(points, best, strict=True) if on and c is not None and s is not None
+    )
     if joined:
-        axis.step([c for c, _ in joined], [s for _, s in joined], where="post", color=style.BETTER, linewidth=1.2, gid="front")
+        axis.step(
+            [c for c, _ in joined], [s for _, s in joined], where="post", color=style.BETTER, linewidth=1.2, gid="front"
+        )
     for number, (row, (cost, score), on) in enumerate(zip(rows, points, best, strict=True), 1):
         if cost is not None and score is not None:
             _mark(axis, number, cost, row.entries[place].estimate, unit, on)
