@@ -22,8 +22,9 @@ SEEDS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Ok
 DASHES = ("-", "--", ":", "-.")
 MARKED = 12  # points up to which each is drawn, so that a curve of one step is seen
 CAPTION = (
-    "A line is one seed. Losses of different methods are different quantities: each panel has its own scale, and heights "
-    "are not comparable between panels.",
+    "A line is one seed. Losses of different methods are different quantities: each panel has its own scale, and "
+    "heights are not comparable between panels. Orange: seeds that diverged or have no curve, all of them where no "
+    "seed is named.",
 )
 
 
@@ -104,20 +105,20 @@ def _panel(axis: Any, method: str, curves: Sequence[Curve], looks: dict[int | No
             dot = "." if len(values) <= MARKED else ""
             steps = [step for step, _ in curve.points]
             axis.plot(steps, values, color=colour, linestyle=dashes, linewidth=1.1, marker=dot, markersize=3)
-    axis.set_title(style.clean(method, 24 if len(looks) else 20), fontsize=8)
+    axis.set_title(style.clean(method, 18), fontsize=8, pad=13)
     axis.tick_params(labelsize=7)
     axis.margins(y=0.12)
-    if words := _amiss(curves):
-        axis.text(0.97, 0.95, words, transform=axis.transAxes, ha="right", va="top", fontsize=6.5, color=style.WORSE)
+    if not any(curve.points for curve in curves):
+        axis.set_yticks([])
+    axis.text(0, 1.03, _amiss(curves), transform=axis.transAxes, va="bottom", fontsize=6.5, color=style.WORSE)
 
 
 def _amiss(curves: Sequence[Curve]) -> str:
-    """One line for every seed that diverged or has no curve."""
-    lines = []
+    """Which seeds diverged or have no curve, on one line."""
+    states: dict[str, list[str]] = {}
     for curve in curves:
-        seed = "" if curve.seed is None else f"seed {curve.seed}: "
-        if curve.state == "diverged":
-            lines.append(f"{seed}diverged")
-        elif not curve.points:
-            lines.append(f"{seed}no curve" if curve.state == "ok" else f"{seed}{curve.state}")
-    return "\n".join(lines)
+        word = "no curve" if curve.state == "ok" and not curve.points else str(curve.state)
+        if word == "diverged" or not curve.points:
+            states.setdefault(word, []).append("" if curve.seed is None else str(curve.seed))
+    parts = [word if len(seeds) == len(curves) else f"{word}: {', '.join(seeds)}" for word, seeds in states.items()]
+    return style.clean("; ".join(parts), 30)

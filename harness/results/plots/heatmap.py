@@ -40,7 +40,7 @@ def _figure(
 ) -> Any:
     cells = sum(len(names) for _, names in panels)
     turned = any(len(names) > 1 for _, names in panels)
-    width = max(6.0, min(style.WIDTH, 2.2 + 1.3 * cells))
+    width = max(5.0, min(style.WIDTH, 2.2 + 1.3 * cells))
     figure = style.canvas(width, 1.9 + 0.23 * len(methods) + (0.9 if turned else 0.0))
     ratios = [len(names) for _, names in panels]
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=ratios)[0]
@@ -56,8 +56,8 @@ def _figure(
 
 
 CAPTION = (
-    "Points (hundredths of a share) unless the panel names a unit. Blue: better; orange: worse; after Holm's correction "
-    "over the model's headlines, 5 %.",
+    "Points (hundredths of a share) unless the panel names a unit. Blue: better; orange: worse; after Holm's "
+    "correction over the model's headlines, 5 %.",
     "Grey: undecided. White, number in brackets: one seed a method, so no finding is possible.",
 )
 
@@ -108,7 +108,7 @@ def _cell(axis: Any, x: int, y: int, entry: Any, size: float, unit: float) -> No
         )
     edge = "#bbbbbb" if verdict == "items only" else "white"
     axis.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=face, edgecolor=edge, gid=verdict))
-    number = f"{unit * value:+.1f}" if unit == 100 else f"{value:+.3g}"
+    number = style.signed(value, unit)
     text = f"({number})" if verdict == "items only" else number
     axis.text(x, y, text, ha="center", va="center", color=ink, fontsize=8)
 

@@ -16,9 +16,9 @@ from harness.results.table import Row, Table
 
 ACROSS, IN_KEY = 2, 26
 CAPTION = (
-    "Bars: 95 % intervals of the score. Blue, joined: the Pareto front, which no other method beats in score at the same "
-    "cost or less; it compares values alone, and near ones may not differ. Untrained methods cost 0 s. Other work on the "
-    "machine makes seconds upper bounds.",
+    "Bars: 95 % intervals of the score. Blue, joined: the Pareto front, which no other method beats in score at the "
+    "same cost or less; it compares values alone, and near ones may not differ. Untrained methods cost 0 s. Other work "
+    "on the machine makes seconds upper bounds.",
 )
 
 

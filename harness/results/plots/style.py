@@ -135,10 +135,10 @@ def span(numbers: Sequence[int]) -> str:
 
 
 def seeds_of(rows: Iterable[Row]) -> str:
-    """How many seeds the trained rows have, in words."""
-    counts = [len(row.cells) for row in rows if row.trained]
+    """How many seeds the scores of trained rows rest on, in words; seeds that are not done yet do not count."""
+    counts = [e.estimate.seeds for row in rows if row.trained for e in row.entries if e.estimate is not None]
     if not counts:
-        return "nothing trained"
+        return "no trained method has a score"
     return f"{span(counts)} seed{'' if max(counts) == 1 else 's'} a trained method"
 
 
@@ -160,6 +160,11 @@ def entitle(figure: Figure, title: str, caption: Sequence[str]) -> None:
     figure.suptitle("\n".join(textwrap.wrap(title, int(width * 11))), x=0.01, ha="left", fontsize=10.5)
     lines = textwrap.wrap(" ".join(caption), int(width * 17))
     figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=7.5, color="#444444")
+
+
+def signed(value: float, unit: float) -> str:
+    """A difference as a cell shows it: points to one decimal, other units to three digits."""
+    return (f"{unit * value:+.1f}" if unit == 100 else f"{value:+.3g}").replace("-", "\N{MINUS SIGN}")
 
 
 def plain_ticks(axis: Any) -> None:
