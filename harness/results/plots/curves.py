@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from harness.errors import HarnessError
 from harness.results.curve_points import curve_points
@@ -17,9 +17,10 @@ from harness.results.frame import Frame, State
 from harness.results.plots import style
 from harness.store import Store
 
+Dash = Literal["-", "--", ":", "-."]
 ACROSS, PER_PAGE = 5, 50
 SEEDS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito's
-DASHES = ("-", "--", ":", "-.")
+DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
 MARKED = 12  # points up to which each is drawn, so that a curve of one step is seen
 CAPTION = (
     "A line is one seed. Losses of different methods are different quantities: each panel has its own scale, and "
@@ -97,7 +98,7 @@ def _figure(model: str, panels: Sequence[tuple[str, list[Curve]]]) -> Any:
     return figure
 
 
-def _panel(axis: Any, method: str, curves: Sequence[Curve], looks: dict[int | None, tuple[str, str]]) -> None:
+def _panel(axis: Any, method: str, curves: Sequence[Curve], looks: dict[int | None, tuple[str, Dash]]) -> None:
     for curve in curves:
         colour, dashes = looks[curve.seed]
         values = [loss if math.isfinite(loss) else math.nan for _, loss in curve.points]
@@ -105,7 +106,7 @@ def _panel(axis: Any, method: str, curves: Sequence[Curve], looks: dict[int | No
             dot = "." if len(values) <= MARKED else ""
             steps = [step for step, _ in curve.points]
             axis.plot(steps, values, color=colour, linestyle=dashes, linewidth=1.1, marker=dot, markersize=3)
-    axis.set_title(style.clean(method, 18), fontsize=8, pad=13)
+    axis.set_title(style.clean(method), fontsize=7.2, pad=13)
     axis.tick_params(labelsize=7)
     axis.margins(y=0.12)
     if not any(curve.points for curve in curves):

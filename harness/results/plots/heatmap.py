@@ -14,6 +14,7 @@ from harness.results.plots import style
 from harness.results.table import Row, Table
 
 PER_ROW = 12  # cells across a figure
+DARK = 0.5  # brightness below which a number is white
 
 
 def draw(table: Table) -> list[style.Plot]:
@@ -90,27 +91,30 @@ def _panel(
 
 
 def _cell(axis: Any, x: int, y: int, entry: Any, size: float, unit: float) -> None:
-    from matplotlib.colors import to_rgb
     from matplotlib.patches import Rectangle
 
     if entry.difference is None or entry.difference.value is None:
         _word(axis, x, y, style.absent(entry))
         return
     value, verdict = entry.difference.value, style.verdict_of(entry)
-    face, ink = {"undecided": style.FAINT, "items only": "white"}.get(verdict), "#555555"
-    if face is None:
-        strength = 0.35 + 0.65 * abs(value) / size
-        full = to_rgb(style.BETTER if verdict == "better" else style.WORSE)
-        mixed = tuple(1 - strength * (1 - c) for c in full)
-        face, ink = (
-            mixed,
-            "white" if sum(w * c for w, c in zip((0.3, 0.59, 0.11), mixed, strict=True)) < 0.55 else "black",
-        )
+    face, ink = _colours(verdict, abs(value) / size if size else 0.0)
     edge = "#bbbbbb" if verdict == "items only" else "white"
     axis.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=face, edgecolor=edge, gid=verdict))
     number = style.signed(value, unit)
     text = f"({number})" if verdict == "items only" else number
     axis.text(x, y, text, ha="center", va="center", color=ink, fontsize=8)
+
+
+def _colours(verdict: str, share: float) -> tuple[Any, str]:
+    """Of a cell and of its number. share: how large the difference is beside the panel's largest."""
+    from matplotlib.colors import to_rgb
+
+    if verdict not in ("better", "worse"):
+        return (style.FAINT if verdict == "undecided" else "white"), "#555555"
+    full = to_rgb(style.BETTER if verdict == "better" else style.WORSE)
+    mixed = tuple(1 - (0.35 + 0.65 * share) * (1 - c) for c in full)
+    light = sum(weight * c for weight, c in zip((0.3, 0.59, 0.11), mixed, strict=True))
+    return mixed, "white" if light < DARK else "black"
 
 
 def _word(axis: Any, x: int, y: int, word: str) -> None:
