@@ -198,6 +198,7 @@ def test_curves_have_a_panel_a_method_and_a_line_a_seed_and_say_what_is_amiss() 
     assert list(panels) == ["sft", "wild", "later"]
     assert [len(a.lines) for a in panels.values()] == [2, 1, 0]
     shown = words(plot.figure)
+    assert [len(a.texts) for a in panels.values()] == [0, 1, 1]
     assert "diverged: 0; missing: 1" in shown and "missing" in shown
     assert {"seed 0", "seed 1"} <= {t.get_text() for t in plot.figure.legends[0].get_texts()}
 

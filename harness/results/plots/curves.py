@@ -111,7 +111,10 @@ def _panel(axis: Any, method: str, curves: Sequence[Curve], looks: dict[int | No
     axis.margins(y=0.12)
     if not any(curve.points for curve in curves):
         axis.set_yticks([])
-    axis.text(0, 1.03, _amiss(curves), transform=axis.transAxes, va="bottom", fontsize=6.5, color=style.WORSE)
+    if amiss := _amiss(curves):
+        axis.text(
+            0, 1.03, style.clean(amiss, 30), transform=axis.transAxes, va="bottom", fontsize=6.5, color=style.WORSE
+        )
 
 
 def _amiss(curves: Sequence[Curve]) -> str:
@@ -122,4 +125,4 @@ def _amiss(curves: Sequence[Curve]) -> str:
         if word == "diverged" or not curve.points:
             states.setdefault(word, []).append("" if curve.seed is None else str(curve.seed))
     parts = [word if len(seeds) == len(curves) else f"{word}: {', '.join(seeds)}" for word, seeds in states.items()]
-    return style.clean("; ".join(parts), 30)
+    return "; ".join(parts)

@@ -16,9 +16,9 @@ from harness.results.table import Row, Table
 
 ACROSS, IN_KEY = 2, 26
 CAPTION = (
-    "Bars: 95 % intervals of the score. Blue, joined: the Pareto front, which no other method beats in score at the "
-    "same cost or less; it compares values alone, and near ones may not differ. Untrained methods cost 0 s. Other work "
-    "on the machine makes seconds upper bounds.",
+    "Bars: 95 % intervals of the score, of the items alone where a method has one seed. Blue, joined: the "
+    "Pareto front, which no other method beats in score at the same cost or less; it compares values alone, and near "
+    "ones may not differ. Untrained methods cost 0 s. Where other work shared the machine, seconds are upper bounds.",
 )
 
 
@@ -102,7 +102,7 @@ def _key(axis: Any, rows: Sequence[Row], shown: Sequence[int]) -> None:
     for n, row in enumerate(rows):
         why = "" if any(_point(row, i) for i in shown) else f": {_why_not(row, shown)}"
         text = f"{n + 1:>2}  {style.clean(row.method, 20)}{why}"
-        x, y = n // IN_KEY / columns, 1 - (n % IN_KEY) / (min(len(rows), IN_KEY) + 1)
+        x, y = n // IN_KEY / columns, 1 - (n % IN_KEY) / (IN_KEY + 1)
         colour = style.GREY if why else style.INK
         axis.text(x, y, text, transform=axis.transAxes, fontsize=7.5, va="top", color=colour)
 
