@@ -106,7 +106,7 @@ def _panel(axis: Any, method: str, curves: Sequence[Curve], looks: dict[int | No
             dot = "." if len(values) <= MARKED else ""
             steps = [step for step, _ in curve.points]
             axis.plot(steps, values, color=colour, linestyle=dashes, linewidth=1.1, marker=dot, markersize=3)
-    axis.set_title(style.clean(method), fontsize=7.2, pad=13)
+    axis.set_title(style.clean(method, 23), fontsize=7, pad=13)
     axis.tick_params(labelsize=7)
     axis.margins(y=0.12)
     if not any(curve.points for curve in curves):
