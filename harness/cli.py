@@ -146,6 +146,12 @@ def _results(verb: Verb) -> None:
     table.add_argument("--columns", metavar="A,B", help="with latex: these columns instead of the headlines")
     table.add_argument("--strict", action="store_true", help="refuse columns that hold more than one protocol")
     table.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of printing")
+    text = "plots of a matrix or run as PNG and SVG files: score against cost, differences, loss curves"
+    plot = verb("plot", "plot:plot", text, "demo demo-plots", _run_or_matrix, _selection, _store)
+    plot.add_argument("folder", type=Path, metavar="DIR", help="where the files go")
+    kinds = ("pareto", "heatmap", "forest", "curves")
+    plot.add_argument("--kind", action="append", choices=kinds, help="only this; may be given again (default: all)")
+    plot.add_argument("--baseline", metavar="METHOD", help="what differences refer to (default: the matrix's)")
     text = "the results of a matrix, run or board as pages for a browser, with samples; they open without a server"
     site = verb("site", "site:site", text, "demo --out demo-site", _run_or_matrix, _selection, _store)
     site.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder, or that of an earlier site")

@@ -24,6 +24,7 @@ LAYERS: list[set[str]] = [
     {"store", "digest", "matrix", "config", "errors", "packaged", "machine", "source"},
 ]
 HEAVY = (
+    "matplotlib",
     "torch",
     "transformers",
     "vllm",

@@ -49,12 +49,17 @@ def table(args: argparse.Namespace) -> int:
     )
     store = store_of(args)
     view = view_named(args, store)
-    if args.baseline is not None and args.baseline not in (methods := sorted({c.method for c in view.cells})):
-        todo = nearest(args.baseline, methods) or f"known: {', '.join(methods)}"
-        raise HarnessError(f"there is no method `{args.baseline}` in this table", todo=todo)
+    check_baseline(view, args.baseline)
     print_table(view, store, wanted)
     warn(store)
     return 0
+
+
+def check_baseline(view: RunView, baseline: str | None) -> None:
+    """HarnessError if the run has no such method."""
+    if baseline is not None and baseline not in (methods := sorted({c.method for c in view.cells})):
+        todo = nearest(baseline, methods) or f"known: {', '.join(methods)}"
+        raise HarnessError(f"there is no method `{baseline}` in this table", todo=todo)
 
 
 def print_table(view: RunView, store: Store, wanted: Wanted, *, keep: bool = False) -> bool:

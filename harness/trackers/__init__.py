@@ -11,20 +11,20 @@ import importlib
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from harness.errors import MissingExtra
+from harness.results.curve_points import curve_points
 from harness.results.frame import CellResult, CellView, collect
 from harness.runs import write
 from harness.store import Store
 
 # How each is called in a matrix, and the module that it is imported as.
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
-NOT_A_VALUE = ("step", "stage")
 
 
 @dataclass(frozen=True)
@@ -108,20 +108,4 @@ def _report(project: str, result: CellResult, store: Store) -> Report:
     }
     settings = {name: value for name, value in known.items() if value is not None}
     scores = {f"{r.task.suite}/{r.task.task}/{r.task.primary}": r.value for r in result.results if r.value is not None}
-    return Report(project, view.name, settings, list(_curve(view, store)), scores)
-
-
-def _curve(view: CellView, store: Store) -> Iterator[tuple[int, dict[str, float]]]:
-    """Every logged step of every stage. A later stage goes on counting where the one before it ended."""
-    before = 0
-    for key in view.train:
-        record = store.find("train", key)
-        if record is None or "curve.jsonl" not in record.outputs:
-            continue
-        last = 0
-        for text in record.file("curve.jsonl").read_text(encoding="utf-8").splitlines():
-            line = json.loads(text)
-            last = int(line["step"])
-            values = {k: float(v) for k, v in line.items() if k not in NOT_A_VALUE and isinstance(v, int | float)}
-            yield before + last, values
-        before += last
+    return Report(project, view.name, settings, list(curve_points(view, store)), scores)
