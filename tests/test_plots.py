@@ -252,7 +252,7 @@ def test_without_costs_or_curves_there_is_a_reason() -> None:
         pareto.draw(table_of([cell("base", 0.6, seed=None), cell("x", 0, state="missing")]))
     with pytest.raises(HarnessError, match="nothing here is trained"):
         curves.draw([])
-    with pytest.raises(HarnessError, match="the entries of a board hold none"):
+    with pytest.raises(HarnessError, match="its trainer logged no loss"):
         curves.draw([Curve("m", "x", 0, "ok", ())])
 
 

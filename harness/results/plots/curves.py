@@ -58,7 +58,7 @@ def draw(curves: Sequence[Curve]) -> list[style.Plot]:
         models.setdefault(curve.model, {}).setdefault(curve.method, []).append(curve)
     models = {m: methods for m, methods in models.items() if any(c.points for of in methods.values() for c in of)}
     if not models:
-        why = "the entries of a board hold none" if curves else "nothing here is trained"
+        why = "none is trained yet, or its trainer logged no loss" if curves else "nothing here is trained"
         why = f"no cell in the store has the curve of its training; {why}"
         raise HarnessError("no loss curves", why=why, todo="run a method that trains")
     plots = []
