@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.evaluation import contamination
 from harness.results import stats
 from harness.results.columns import Column, make_columns
 from harness.results.findings import Finding, find
 from harness.results.frame import CellResult, Cost, Frame, Result, State
+from harness.results.notes import overlap_notes, table_notes
 from harness.results.places import find_places
 from harness.results.searched import Tuning
 from harness.results.stats import Estimate
@@ -167,7 +167,7 @@ def make_table(
         made = _with_places(made, columns, find_places(groups, columns))
     columns = _with_units(columns, made)
     made = _mark_truncated(made, columns)
-    return Table(present, tuple(columns), tuple(made), (*_table_notes(made, present, baseline), *notes))
+    return Table(present, tuple(columns), tuple(made), (*table_notes(made, present, baseline), *notes))
 
 
 def _row(level: Level, cells: Sequence[CellResult], against: Sequence[CellResult], columns: Sequence[Column]) -> Row:
@@ -218,7 +218,7 @@ def _entry(results: Sequence[Result | None], against: Sequence[Result | None]) -
     expected = found[0].task.items
     if expected is not None and estimate.n != expected:
         notes.append(f"{estimate.n} of {expected} items scored")
-    notes += _overlap_note(found)
+    notes += overlap_notes(found)
     if unasked := sum(r.too_long for r in found):
         notes.append(f"{unasked} prompts did not fit the context and count as wrong")
     return Entry(
@@ -236,26 +236,6 @@ def _entry(results: Sequence[Result | None], against: Sequence[Result | None]) -
 def _mean_or_none(values: Sequence[float | None]) -> float | None:
     known = [v for v in values if v is not None]
     return sum(known) / len(known) if values and len(known) == len(values) else None
-
-
-def _overlap_note(found: Sequence[Result]) -> list[str]:
-    """What of the test set occurs in the training data, and the score on the rest of it."""
-    overlap, samples = found[0].overlap, found[0].samples
-    if overlap is None or samples is None:
-        return []
-    known = sum(item in overlap.items for item in samples.items)
-    if not known:
-        return []
-    loud = "overlap above 1 %: " if known > contamination.MARK * len(samples.items) else ""
-    how = ", ".join(f"{rule} {n}" for rule, n in overlap.rules.items())
-    note = f"{loud}{known} of {len(samples.items)} items share text with the training data ({how})"
-    rest = stats.without(found, overlap.items)
-    clean = stats.mean(rest) if rest else None
-    if clean is None or clean.value is None or clean.low is None or clean.high is None:
-        return [note]
-    unit = 100 if clean.bounds else 1
-    low, high, value = (unit * x for x in (clean.low, clean.high, clean.value))
-    return [f"{note}; without them {value:.1f} [{low:.1f}, {high:.1f}]"]
 
 
 def _mean_entry(members: Sequence[Entry]) -> Entry:
@@ -364,38 +344,3 @@ def row_label(row: Row) -> str:
             f", {len(row.cells)} cells)" if len(row.cells) > row.groups else ")"
         )
     return row.method if len(row.cells) == 1 else f"{row.method} ({len(row.cells)} seeds)"
-
-
-def _table_notes(rows: Sequence[Row], present: str | None, wanted: str | None) -> tuple[str, ...]:
-    notes = ["Brackets hold 95 % intervals. n: items scored. Every column holds one protocol."]
-    estimates = [x for row in rows for e in row.entries for x in (e.estimate, e.difference) if x is not None]
-    if any(row.trained and len(row.cells) == 1 and row.level == "method" for row in rows):
-        notes.append(
-            "One seed a trained row: its intervals cover items only, not what another training seed would change, and "
-            "none of its differences is a finding."
-        )
-    if any(e.how.endswith("items x seeds") for e in estimates):
-        notes.append("Several seeds: intervals cover items and training seeds, crossed.")
-    if any(row.groups for row in rows):
-        notes.append(
-            "Groups: the mean over models trained on one group of the rows each, all asked every item; costs are the "
-            "mean of one model."
-        )
-    if any(row.tuning for row in rows):
-        notes.append(
-            "Tuned rows: the best of their trials by the loss on held-out training rows, trained again on all rows. "
-            "No test set was used; the trials are not in their train time."
-        )
-    if wanted is not None and present is None:
-        notes.append(f"No differences: the baseline {wanted} is not in this table.")
-    elif any(e.difference for row in rows for e in row.entries):
-        notes.append(
-            f"Differences are to {present} of the same model, paired by item. detectable: the smallest true difference "
-            "that is found four times in five, of the method where it is largest."
-        )
-        if any(e.finding and e.finding.adjusted is not None for row in rows for e in row.entries):
-            notes.append(
-                "▲ better, ▼ worse: significant after correction over the methods of a model (headlines: Holm, 5 %; "
-                "other columns: Benjamini-Hochberg, 10 %). Without a mark a difference is undecided, not equal."
-            )
-    return tuple(notes)
