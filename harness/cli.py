@@ -157,6 +157,17 @@ def _results(verb: Verb) -> None:
     site.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder, or that of an earlier site")
     site.add_argument("--title", help="the heading of the pages (default: the name of the run)")
     site.add_argument("--outputs", action="store_true", help="prompts and outputs too, where they are kept")
+    text = "two methods or two runs, paired by sample: differences, what they show, and examples. Exit code 4: refused"
+    pair = verb("compare", "compare:compare", text, "demo:sft demo:lora --examples 2", _change, _data, _store, _output)
+    pair.add_argument(
+        "a", metavar="A", help="RUN:METHOD, RUN:CELL, or RUN for all its methods; RUN may be a matrix file"
+    )
+    pair.add_argument("b", metavar="B", help="the same; differences are B minus A")
+    pair.add_argument(
+        "--examples", type=_positive, metavar="N", help="of every headline N samples that one side got right"
+    )
+    pair.add_argument("--margin", type=float, metavar="POINTS", help="whether B is shown to lose less than this")
+    pair.set_defaults(only=[], seeds=None)
     text = "samples of a task: prompt, answer, what was taken from it, verdict and why"
     example = "demo --cell smollm2-135m.base --task humaneval --only wrong --n 3"
     show = verb("show", "samples:show", text, example, _run_or_matrix, _change, _data, _store, _output)

@@ -14,6 +14,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from harness.results.columns import Column
+from harness.results.compare import Line
 from harness.results.frame import Cost
 from harness.results.stats import Estimate
 from harness.results.table import Entry, Row, Table
@@ -95,6 +96,14 @@ def _difference(entry: Entry) -> dict[str, Any] | None:
         return None
     more = {name: getattr(found, name) for name in ("p", "df", "mde", "flips", "seed_sd")}
     return {**shown, **more, "finding": asdict(entry.finding) if entry.finding else None}
+
+
+def line_as_dict(line: Line) -> dict[str, Any]:
+    """A line of a comparison, with its difference as a table has it."""
+    plain = {name: getattr(line, name) for name in ("suite", "label", "metric", "headline", "refused")}
+    both = Entry("ok", difference=line.difference, finding=line.finding)
+    body = {**plain, "a": _estimate(line.a), "b": _estimate(line.b), "difference": _difference(both)}
+    return {name: _rounded(value) for name, value in body.items()}
 
 
 def _long(table: Table) -> Iterator[list[Any]]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def markdown(table: Table, *, width: int = 120) -> str:
     """The whole table. Columns that do not fit in `width` characters follow in further blocks, headlines first."""
     footnotes = Footnotes()
-    parts = [_markdown_section(s) for s in sections(table, footnotes, width, INTERVAL_WIDTH)]
+    parts = [markdown_section(s) for s in sections(table, footnotes, width, INTERVAL_WIDTH)]
     return "\n\n".join([*parts, _notes(table, footnotes, width)]) + "\n"
 
 
@@ -48,7 +48,7 @@ def by_task(table: Table) -> str:
             line = (*line, value_of(replace(entry, notes=notes), column, footnotes), cut, seconds)
         lines.append(line)
     model = f" of {table.rows[0].model}" if len({row.model for row in table.rows}) == 1 else ""
-    parts = [_markdown_section(Section(f"Scores{model}", header, tuple(lines), 3))]
+    parts = [markdown_section(Section(f"Scores{model}", header, tuple(lines), 3))]
     return "\n\n".join([*parts, _notes(table, footnotes, 120)]) + "\n"
 
 
@@ -73,14 +73,14 @@ def terminal(table: Table, *, width: int = 120) -> RenderableType:
 
 
 def _notes(table: Table, footnotes: Footnotes, width: int) -> str:
-    lines = [*map(_escape, table.notes), *(f"{mark} {_escape(text)}" for mark, text in footnotes.marked())]
+    lines = [*map(escape, table.notes), *(f"{mark} {escape(text)}" for mark, text in footnotes.marked())]
     return "\n".join(
         textwrap.fill(f"- {line}", width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
         for line in lines
     )
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Text that Markdown shows as it stands: no markup, no HTML, one line."""
     text = " ".join(text.split())
     for character in "\\`*[]<>|":
@@ -90,7 +90,8 @@ def _escape(text: str) -> str:
     return text
 
 
-def _markdown_section(section: Section) -> str:
+def markdown_section(section: Section) -> str:
+    """A heading and a table of equal widths."""
     rows = [[_cell(text) for text in line] for line in (section.header, *section.lines)]
     widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(section.header))]
     left = [i < section.left for i in range(len(widths))]
@@ -100,8 +101,8 @@ def _markdown_section(section: Section) -> str:
         return f"| {' | '.join(padded)} |"
 
     rule = ["-" * w if is_left else "-" * (w - 1) + ":" for w, is_left in zip(widths, left, strict=True)]
-    return "\n".join([f"**{_escape(section.heading)}**", "", line(rows[0]), line(rule), *map(line, rows[1:])])
+    return "\n".join([f"**{escape(section.heading)}**", "", line(rows[0]), line(rule), *map(line, rows[1:])])
 
 
 def _cell(text: str) -> str:
-    return _escape(text).replace("\\[", "[").replace("\\]", "]")
+    return escape(text).replace("\\[", "[").replace("\\]", "]")
