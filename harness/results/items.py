@@ -107,20 +107,24 @@ def read_items(file: Path, known: KnownItems | None = None) -> dict[tuple[str, s
     from pyarrow import parquet
 
     table = parquet.read_table(file, columns=list(COLUMNS[:7]), read_dictionary=["task", "metric"]).combine_chunks()
-    task, metric = (table[name].combine_chunks().to_pylist() for name in ("task", "metric"))
-    starts = [i for i in range(len(task)) if i == 0 or (task[i], metric[i]) != (task[i - 1], metric[i - 1])]
+    if not len(table):
+        return {}
+    coded = [table[name].combine_chunks() for name in ("task", "metric")]
+    changes = sum(np.diff(array.indices.to_numpy()) != 0 for array in coded)
+    starts = [0, *(np.flatnonzero(changes) + 1).tolist()]
     found = {}
-    for start, end in zip(starts, [*starts[1:], len(task)], strict=True):
+    for start, end in zip(starts, [*starts[1:], len(table)], strict=True):
         mine = table.slice(start, end - start)
+        task, metric = (array[start].as_py() for array in coded)
         items = _shared(tuple(mine["item"].to_pylist()), known)
         clusters = _clusters(mine["cluster"].to_pylist(), known)
         if mine["score"].null_count == 0:
             scores = array("d", np.ascontiguousarray(mine["score"].to_numpy()).tobytes())
-            found[task[start], metric[start]] = Samples(items, values=scores, clusters=clusters)
+            found[task, metric] = Samples(items, values=scores, clusters=clusters)
         elif mine["gold"].null_count == 0:
             pairs = zip(mine["gold"].to_pylist(), mine["predicted"].to_pylist(), strict=True)
             texts = tuple((json.loads(gold), json.loads(predicted)) for gold, predicted in pairs)
-            found[task[start], metric[start]] = Samples(items, pairs=texts, clusters=clusters)
+            found[task, metric] = Samples(items, pairs=texts, clusters=clusters)
     return found
 
 
