@@ -57,6 +57,12 @@ class Visit:
         if not url.startswith(("file:", "data:")):
             self.calls.append(url)
 
+    def shows(self, selector: str, text: str) -> None:
+        """Wait until an element has this text, as it has once the page followed a link; fail if that does not come."""
+        from playwright.sync_api import expect
+
+        expect(self.page.locator(selector)).to_have_text(text)
+
     def go(self, address: str) -> None:
         """To another view of the same page, as a link would."""
         self.page.evaluate("address => { location.hash = address; }", address)

@@ -95,15 +95,16 @@ def test_search_and_filters_leave_the_rows_that_fit_and_say_how_many(visit: Visi
 def test_views_follow_the_links_the_address_and_the_back_button(visit: Visit) -> None:
     for name in ("math", "code", "tool use", "glue", "Cost", "Differences", "Samples", "Trends", "How to read"):
         visit.page.get_by_role("navigation", name="Views").get_by_role("link", name=name, exact=True).click()
-        assert visit.page.locator("nav#views [aria-current=page]").inner_text() == name
+        visit.shows("nav#views [aria-current=page]", name)
         assert visit.page.locator("main h2").count() == 1
     visit.page.go_back()
-    assert visit.page.locator("main h2").inner_text() == "Trends"
+    visit.shows("main h2", "Trends")
 
 
 def test_filters_stay_when_the_view_changes(visit: Visit) -> None:
     visit.page.get_by_role("searchbox").fill("lora")
     visit.page.get_by_role("link", name="Cost", exact=True).click()
+    visit.shows("nav#views [aria-current=page]", "Cost")
     assert visit.page.get_by_role("searchbox").input_value() == "lora"
     assert visit.column(1) == ["lora (2 seeds)", "lora (2 seeds)"]
 
@@ -171,7 +172,7 @@ def test_the_keyboard_alone_sorts_searches_and_opens_a_sample(visit: Visit) -> N
     visit.page.locator("td.score a").first.focus()
     press("Enter")
     visit.page.wait_for_selector(".item")
-    assert visit.page.locator("main h2").inner_text() == "Samples"
+    visit.shows("main h2", "Samples")
 
 
 def test_a_narrow_screen_scrolls_tables_but_never_the_page(browser: Any, site: Path) -> None:
@@ -239,6 +240,7 @@ def test_the_pages_of_a_real_run_show_its_rows_and_what_its_model_was_asked_and_
     visit = Visit(browser, site_of_a_run)
     assert set(visit.column(1)) == {"base", "sft"} and visit.page.locator("h1").inner_text() == "Mine"
     visit.page.get_by_role("link", name="math", exact=True).click()
+    visit.shows("nav#views [aria-current=page]", "math")
     visit.page.locator("td.score a").first.click()
     visit.page.wait_for_selector(".item")
     words = visit.page.locator(".item .name").all_inner_texts()
