@@ -48,7 +48,7 @@ class ClearLogit(Method):
     Params: ClassVar[type[Settings]] = Params
     knobs: ClassVar[dict[str, tuple[float, float]]] = {"eta": (0.5, 0.95), "beta": (0.5, 0.9)}
     needs = frozenset({"generator"})
-    flags = frozenset({"adaptation"})
+    flags = frozenset({"adaptation: answers are compared by shared tokens, not by an NLI model"})
 
     params: Settings
 

@@ -66,7 +66,7 @@ class URIAL(Method):
     Params: ClassVar[type[BaseModel]] = Params
     trains: ClassVar[bool] = False
     knobs: ClassVar[dict[str, tuple[float, float]]] = {"examples": (0, len(EXAMPLES))}
-    flags = frozenset({"urial_reauthored"})
+    flags = frozenset({"urial_reauthored: its examples are written anew in the published structure"})
 
     examples: int
     style: str

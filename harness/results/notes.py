@@ -57,7 +57,7 @@ def overlap_notes(found: Sequence[Result]) -> list[str]:
     if not known:
         return []
     loud = "overlap above 1 %: " if known > contamination.MARK * len(samples.items) else ""
-    how = ", ".join(f"{rule} {n}" for rule, n in overlap.rules.items())
+    how = ", ".join(f"{rule}: {n}" for rule, n in overlap.rules.items())
     note = f"{loud}{known} of {len(samples.items)} items share text with the training data ({how})"
     rest = stats.without(found, overlap.items)
     clean = stats.mean(rest) if rest else None

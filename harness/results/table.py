@@ -182,7 +182,7 @@ def _row(level: Level, cells: Sequence[CellResult], against: Sequence[CellResult
     state, reason = _worst([(c.state, c.reason) for c in cells])
     notes = [note for c in cells for note in c.view.notes]
     if first.flags:
-        notes.append(", ".join(first.flags))
+        notes.append("; ".join(first.flags))
     return Row(
         level,
         first.model,
