@@ -2,7 +2,7 @@
 
 A store of made-up scores of 0 and 1 is written first: methods with five seeds each, on one model. Then `harness table`
 runs in a process of its own; printed are its seconds and peak memory (target for the defaults: 20 s and 4 GiB), and
-those with tiers. No model is run.
+those with tiers and of `harness site`. No model is run.
 """
 
 from __future__ import annotations
@@ -93,11 +93,11 @@ def table_of(keys: Any, names: Any, scores: Any) -> pa.Table:
     return pa.table({name: by_name.get(name, empty) for name in COLUMNS})
 
 
-def measure(store: Path, *more: str) -> tuple[float, float]:
-    """Seconds and GiB of `harness table`, the peak being the largest of all commands so far."""
+def measure(store: Path, command: str, *more: str) -> tuple[float, float]:
+    """Seconds and GiB of a command, the peak being the largest of all commands so far."""
     started = time.perf_counter()
-    argv = [sys.executable, "-m", "harness", "table", NAME, "--store", str(store), "-o", str(store / "table.md"), *more]
-    subprocess.run(argv, check=True, cwd=ROOT)
+    argv = [sys.executable, "-m", "harness", command, NAME, "--store", str(store), *more]
+    subprocess.run(argv, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     took = time.perf_counter() - started
     return took, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
 
@@ -117,9 +117,11 @@ def main() -> None:
         write(run_folder(store, NAME) / "run.json", json.dumps(RunView(NAME, "m0000", (), tuple(cells)).as_json()))
         size = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
         print(f"{args.cells} cells x {args.tasks} tasks x {args.items} samples, {size / 2**20:.0f} MiB on disk")
-        for label, more in (("harness table", ()), ("harness table --rank", ("--rank",))):
-            took, peak = measure(Path(folder), *more)
-            print(f"{label:24} {took:6.1f} s  {peak:5.2f} GiB", flush=True)
+        to = ("--output", f"{folder}/table.md")
+        for command in (("table", *to), ("table", *to, "--rank"), ("site", "--out", f"{folder}/pages")):
+            took, peak = measure(Path(folder), *command)
+            label = f"{command[0]} --rank" if "--rank" in command else command[0]
+            print(f"harness {label:16} {took:6.1f} s  {peak:5.2f} GiB", flush=True)
 
 
 if __name__ == "__main__":

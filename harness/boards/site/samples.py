@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.results.columns import Column
-from harness.results.frame import Frame, Result, TaskView
-from harness.results.items import name_items
+from harness.results.frame import Frame, TaskView
+from harness.results.items import Samples, name_items
 
 LONGEST = 20_000
 Reader = Callable[[str, TaskView], Iterable[Mapping[str, Any]] | None]
@@ -47,10 +47,11 @@ def _column(place: int, column: Column, frame: Frame, read: Reader | None) -> It
         result = next((r for r in cell.results if is_of(r.task, column)), None)
         if result is None or result.state != "ok":
             continue
-        samples = read(cell.view.name, result.task) if read else None
-        lines = _from_scores(result) if samples is None else name_items(samples)
-        if lines:
-            yield Shard(place, number, shared.add(lines, column.metric))
+        lines = read(cell.view.name, result.task) if read else None
+        if lines is not None:
+            yield Shard(place, number, shared.add(name_items(lines), column.metric))
+        elif result.samples is not None:  # the scores by item are kept where the samples themselves are not
+            yield Shard(place, number, shared.add_scores(result.samples))
     if shared.names:
         yield Shard(place, None, shared.body())
 
@@ -65,16 +66,6 @@ def is_of(task: TaskView, column: Column) -> bool:
     )
 
 
-def _from_scores(result: Result) -> dict[str, Mapping[str, Any]]:
-    """Where the samples themselves are not kept, the scores by item still are."""
-    if result.samples is None:
-        return {}
-    scores = result.samples.values if result.samples.values is not None else result.samples.pairs or ()
-    return {
-        item: {"scores": {result.task.primary: score}} for item, score in zip(result.samples.items, scores, strict=True)
-    }
-
-
 class _Items:
     """What the cells of one task share, in the order in which the first of them has it."""
 
@@ -86,11 +77,11 @@ class _Items:
         """The file of one cell: lists that follow the items; a list in which nothing is known is left out."""
         for name, line in lines.items():
             if name not in self.names:
-                self.names[name] = len(self.names)
-                for field, values in self.shared.items():
-                    values.append(_text(line.get(field)))
+                self._take(name, line)
         followed = [lines.get(name) for name in self.names]
-        body: dict[str, list[Any]] = {"score": [_score(line, metric) for line in followed]}
+        body: dict[str, list[Any]] = {
+            "score": [_score((line or {}).get("scores", {}).get(metric)) for line in followed]
+        }
         for field in TEXTS:
             body[field] = [_text((line or {}).get(field)) for line in followed]
         prompts = [_text((line or {}).get("prompt")) for line in followed]
@@ -98,14 +89,29 @@ class _Items:
         body["prompt"] = [None if mine == first else mine for mine, first in same]
         return {field: values for field, values in body.items() if any(v is not None for v in values)}
 
+    def add_scores(self, samples: Samples) -> dict[str, Any]:
+        """The file of a cell of which nothing else is known."""
+        for name in samples.items:
+            if name not in self.names:
+                self._take(name, {})
+        scores: list[Any] = [_score(x) for x in (samples.values if samples.values is not None else samples.pairs or ())]
+        if samples.items != tuple(self.names):
+            known = dict(zip(samples.items, scores, strict=True))
+            scores = [known.get(name) for name in self.names]
+        return {"score": scores}
+
+    def _take(self, name: str, line: Mapping[str, Any]) -> None:
+        self.names[name] = len(self.names)
+        for field, values in self.shared.items():
+            values.append(_text(line.get(field)))
+
     def body(self) -> dict[str, Any]:
         known = {field: values for field, values in self.shared.items() if any(v is not None for v in values)}
         return {"item": list(self.names), **known}
 
 
-def _score(line: Mapping[str, Any] | None, metric: str) -> Any:
+def _score(score: Any) -> Any:
     """A number, or for a corpus metric [gold, predicted]."""
-    score = (line or {}).get("scores", {}).get(metric)
     if isinstance(score, bool | int | float):
         return int(score) if score in (0, 1) else round(float(score), 6)
     if isinstance(score, list | tuple) and len(score) == 2:
