@@ -9,7 +9,7 @@
 4. Tokens a second that an on-policy cell samples, beside the bare engine's (target: at least 0.9 of them).
 
 The first step of a run is not timed: it counts operations and warms up. `--write` keeps what was printed, with command,
-machine and date, in `docs/training-benchmark.md`; a part that was left out is not in it.
+machine and date, in `docs/training-benchmark.md`, in place of what the page had of the same parts.
 """
 
 from __future__ import annotations
@@ -89,22 +89,21 @@ def prepare(args: argparse.Namespace, model: Path, folder: Path) -> Bench:
     return Bench(model, rows, file, settings)
 
 
-def page(parts: list[list[str]]) -> str:
-    """What was measured, by which command, where and when."""
+def keep(part: str, lines: list[str]) -> None:
+    """What was measured, by which command, where and when, in the part's place on the page."""
     arguments = re.sub(r"(--mirror[ =])\S+", r"\1DIR", " ".join(sys.argv[1:]))
     names = packages_distributions()  # vLLM's differs with the device it is built for
     packages = ", ".join(f"{name} {version(names[name][0])}" for name in PACKAGES)
     machine = f"{platform.machine()}, {cores():g} cores, {memory().total / 2**30:.0f} GiB"
-    blocks = "\n\n".join("```text\n" + "\n".join(lines) + "\n```" for lines in parts)
-    return f"""# What training costs, as measured
+    measured = f"""`python benchmarks/training.py {arguments}`, {datetime.date.today().isoformat()}, {machine}; Python
+{platform.python_version()}, {packages}.
 
-Written by `python benchmarks/training.py {arguments}` on {datetime.date.today().isoformat()}; not by hand. Its
-docstring says what is compared.
-
-{machine}; Python {platform.python_version()}, {packages}.
-
-{blocks}
-"""
+```text
+{chr(10).join(lines)}
+```"""
+    mark = f"<!-- {part} -->"
+    before, _, after = PAGE.read_text(encoding="utf-8").split(mark)
+    PAGE.write_text(f"{before}{mark}\n\n{measured}\n\n{mark}{after}", encoding="utf-8")
 
 
 def main() -> None:
@@ -130,14 +129,11 @@ def main() -> None:
             trainer, method = args.one
             print(json.dumps(asdict(prepare(args, model, Path(temp)).train(trainer, ((method, {}),)))))
             return
-        parts = measure(args, model, Path(temp))
-    if args.write:
-        PAGE.write_text(page(parts), encoding="utf-8")
+        measure(args, model, Path(temp))
 
 
-def measure(args: argparse.Namespace, model: Path, folder: Path) -> list[list[str]]:
-    """The parts that were asked for, each printed when it is done."""
-    parts: list[list[str]] = []
+def measure(args: argparse.Namespace, model: Path, folder: Path) -> None:
+    """The parts that were asked for, each printed and kept when it is done."""
     for name in args.parts:
         if name == "trl":
             lines = beside_trl(prepare(args, model, folder), args)
@@ -151,8 +147,8 @@ def measure(args: argparse.Namespace, model: Path, folder: Path) -> list[list[st
                 model, file, rounds=args.rounds, batch=args.batch, n=args.answers, max_tokens=args.max_tokens
             )
         print("\n" + "\n".join(lines), flush=True)
-        parts.append(lines)
-    return parts
+        if args.write:
+            keep(name, lines)
 
 
 if __name__ == "__main__":
