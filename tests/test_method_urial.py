@@ -182,7 +182,9 @@ def test_a_cell_has_no_data_no_seed_and_no_training_and_asks_the_base(
     plan = plan_of(tmp_path, tiny_model, "{base: {}, urial: {grid: {urial.examples: [0, 3]}}}")
     assert [c.name for c in plan.cells] == ["tiny.base", "tiny.urial[examples=0]", "tiny.urial[examples=3]"]
     base, bare, cell = plan.cells
-    assert not cell.train and cell.data is None and cell.cell.seed is None and cell.flags[0].startswith("urial_reauthored")
+    assert (
+        not cell.train and cell.data is None and cell.cell.seed is None and cell.flags[0].startswith("urial_reauthored")
+    )
     asked = [c.tasks[0].generate.identity for c in plan.cells]
     assert len({c.tasks[0].generate.key for c in plan.cells}) == 3
     assert {one["artifact"] for one in asked} == {base.model.digest}

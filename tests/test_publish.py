@@ -55,6 +55,11 @@ def test_a_board_has_a_site_of_its_live_entries(place: Path) -> None:
     assert "A tiny board" in (place / "pages" / "data" / "board.js").read_text()
     samples = [p for p in (place / "pages" / "data").rglob("*.js") if p.name != "board.js"]
     assert any("made_word_problems" in p.read_text() or len(p.read_text()) > 200 for p in samples)
+    assert not any('"output"' in p.read_text() for p in samples), "not asked for"
+    shutil.rmtree(place / "store")
+    harness(place, "site", "board", "--out", "pages", "--outputs")
+    texts = [p.read_text() for p in samples]
+    assert any('"output"' in text for text in texts) and any('"prompt"' in text for text in texts)
     harness(place, "publish", "board", "--withdraw", only_entry(place / "board").name, "--why", "a mistake")
     harness(place, "site", "board", "--out", "pages", code=2)
 

@@ -506,7 +506,8 @@ def test_items_that_occur_in_the_training_data_are_counted_and_left_out_beside_t
     table = demo.table()
     (note,) = [n for n in entry(table, 1, "made_math").notes if "training" in n]
     assert note == (
-        "overlap above 1 %: 40 of 100 items share text with the training data (13-gram: 40); without them 0.0 [0.0, 6.0]"
+        "overlap above 1 %: 40 of 100 items share text with the training data (13-gram: 40); "
+        "without them 0.0 [0.0, 6.0]"
     )
     assert not any("training" in n for n in entry(table, 2, "made_math").notes)
 

@@ -128,13 +128,11 @@ def _examples(
     args: argparse.Namespace, store: Store, pairs: Sequence[tuple[str, Side, Side]]
 ) -> Iterator[dict[str, Any]]:
     """For every headline task samples that only one side got right, by the first seeds of the two."""
-    from harness.commands.site import StoredSamples
+    from harness.commands.stored import StoredSamples, tasks_of
     from harness.results.items import name_items
 
-    readers = [
-        StoredSamples(store, replanned(argparse.Namespace(**{**vars(args), "matrix": text.partition(":")[0]}), store))
-        for text in (args.a, args.b)
-    ]
+    named = (argparse.Namespace(**{**vars(args), "matrix": text.partition(":")[0]}) for text in (args.a, args.b))
+    readers = [StoredSamples(store, tasks_of(replanned(each, store))) for each in named]
     for model, a, b in pairs:
         for ours in (r for r in a.cells[0].results if r.task.headline and r.samples is not None):
             theirs = _same_task(b.cells[0], ours)
