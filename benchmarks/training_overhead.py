@@ -1,7 +1,7 @@
 """Part 3 of `training.py`: what each method of a board costs beside SFT, and what the passes it is billed for explain.
 
 Every method that a matrix trains from the base model, with the matrix's own data, parameters and settings and all its
-stages, except those that change the rows first, whose time is an engine's. Methods that sample their answers are
+stages, except those that change the rows first, whose time is an engine's, and those whose parameters are searched. Methods that sample their answers are
 compared by the seconds of passes and optimiser alone: how fast an engine samples is part 4.
 """
 
@@ -20,6 +20,7 @@ from harness.data import sources
 from harness.data.chat import to_rows
 from harness.engines.base import EngineSpec
 from harness.matrix import Budget, load_matrix
+from harness.matrix.method_entries import TUNED
 from harness.matrix.schema import DataEntry
 from harness.methods.base import generates, overrides
 
@@ -46,7 +47,7 @@ def runs_of(
     for name, entry in read.methods.items():
         stack = methods.build(entry.stack)
         idle = entry.start or not all(m.trains for m in stack) or any(overrides(m, "curate") for m in stack)
-        if idle or (only and name not in (PLAIN, *only)):
+        if idle or name.endswith(TUNED) or (only and name not in (PLAIN, *only)):
             continue
         if any(m.rollouts is not None for m in stack):
             sampled.add(name)
