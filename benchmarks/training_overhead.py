@@ -1,8 +1,9 @@
 """Part 3 of `training.py`: what each method of a board costs beside SFT, and what the passes it is billed for explain.
 
 Every method that a matrix trains from the base model, with the matrix's own data, parameters and settings and all its
-stages, except those that change the rows first, whose time is an engine's, and those whose parameters are searched. Methods that sample their answers are
-compared by the seconds of passes and optimiser alone: how fast an engine samples is part 4.
+stages, except those that change the rows first, whose time is an engine's, and those whose parameters are searched.
+Methods that sample their answers are compared by the seconds of passes and optimiser alone: how fast an engine samples
+is part 4.
 """
 
 from __future__ import annotations
