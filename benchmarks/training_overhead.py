@@ -1,9 +1,9 @@
 """Part 3 of `training.py`: what each method of a board costs beside SFT, and what the passes it is billed for explain.
 
 Every method that a matrix trains from the base model, with the matrix's own data, parameters and settings and all its
-stages, except those that change the rows first, whose time is an engine's, and those whose parameters are searched.
-Methods that sample their answers are compared by the seconds of passes and optimiser alone: how fast an engine samples
-is part 4.
+stages. Left out are those that change the rows first, whose time is an engine's, those whose parameters are searched,
+and those trained by groups, on rows of their own. Methods that sample their answers are compared by the seconds of
+passes and optimiser alone: how fast an engine samples is part 4.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def runs_of(
     for name, entry in read.methods.items():
         stack = methods.build(entry.stack)
         idle = entry.start or not all(m.trains for m in stack) or any(overrides(m, "curate") for m in stack)
-        if idle or name.endswith(TUNED) or (only and name not in (PLAIN, *only)):
+        if idle or entry.groups or name.endswith(TUNED) or (only and name not in (PLAIN, *only)):
             continue
         if any(m.rollouts is not None for m in stack):
             sampled.add(name)
