@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -14,7 +16,7 @@ import pytest
 from harness.boards.site import ASSETS, About, write_site
 from harness.boards.site.samples import LONGEST
 from harness.errors import HarnessError
-from harness.results.frame import Cost, Frame, TaskView
+from harness.results.frame import CellView, Cost, Frame, TaskView
 from tests.boards_made import made_frame
 
 
@@ -150,3 +152,22 @@ def test_the_command_makes_the_site_of_a_run_with_what_was_sent_and_said(site_of
     assert body["sampled"][column] == [0, 1]
     items, sft = (loaded(site_of_a_run / "data" / "samples" / column / name) for name in ("items.js", "1.js"))
     assert len(items["prompt"]) == 12 and items["prompt"][0].startswith("[") and any(sft["output"])
+
+
+def test_of_a_long_training_few_points_are_kept_the_last_one_always_and_no_number_becomes_a_gap(tmp_path: Path) -> None:
+    def logged(view: CellView) -> Iterator[tuple[int, Mapping[str, float]]]:
+        last = 1001 if view.method == "sft" else 3
+        for step in range(1, last + 1):
+            values = {"norm": 1.23456789, "tokens": 5.0, "loss": math.inf if step == 2 else 1 / step}
+            yield step, values if view.method == "sft" else {"loss": values["loss"]}
+
+    frame = made_frame(["m"], ["base", "sft", "dft"], tasks=1, items=5)
+    write_site(About("a", "A"), frame, tmp_path, curves=logged)
+    assert loaded(tmp_path / "data" / "board.js")["logged"] == ["loss", "norm"]
+    loss, norm = (loaded(tmp_path / "data" / "training" / f"{n}.js") for n in (0, 1))
+    assert loss["2"] == {"x": [1, 2, 3], "y": [1.0, None, 0.3333]} and set(loss) == {"1", "2"}
+    steps = loss["1"]["x"]
+    assert len(steps) <= 200 and steps[-1] == 1001 and len({b - a for a, b in itertools.pairwise(steps)}) == 1
+    assert set(norm["1"]["y"]) == {1.235} and set(norm) == {"1"}
+    write_site(About("a", "A"), frame, tmp_path)
+    assert loaded(tmp_path / "data" / "board.js")["logged"] == [] and not (tmp_path / "data" / "training").exists()

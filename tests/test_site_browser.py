@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from harness.boards.site import DATA, About, Point, _script, write_site
 from harness.boards.site.payload import make_payload
-from harness.results.frame import TaskView
+from harness.results.frame import CellView, TaskView
 from harness.results.table import make_table
 from tests.boards_made import made_frame
 from tests.browser import Visit, chromium
@@ -23,7 +24,10 @@ HOSTILE = (
     "a\"b'c&amp;",
     "javascript:alert(1)",
 )
-VIEWS = ("#/overview", "#/suite/math?delta=1", "#/cost", "#/differences", "#/samples", "#/trends", "#/reading")
+VIEWS = (
+    *("#/overview", "#/suite/math?delta=1", "#/cost", "#/differences", "#/differences?as=forest", "#/training"),
+    *("#/samples", "#/trends", "#/reading"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +51,21 @@ def texts(cell: str, task: TaskView) -> list[Mapping[str, Any]]:
     return lines
 
 
+def curve(view: CellView) -> Iterator[tuple[int, Mapping[str, float]]]:
+    """A loss that falls with a gap in it, over more steps than are drawn; one method is rewarded too."""
+    for step in range(1, 1001):
+        loss = {"loss": math.nan if step == 500 else 2 / step}
+        yield step, loss | ({"reward": step / 1000} if view.method == "dft" else {})
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("site")
     frame = made_frame(["small", "large"], ["base", "sft", "lora", "dora", "dft"], seeds=2, tasks=5, items=60)
     history = tuple(Point(f"2026-01-{day:02}", "small", "sft", "task_0", 0.5, 0.4, 0.6) for day in range(1, 6))
-    write_site(About("made", "A made board", reproduce="harness run", history=history), frame, out, read=texts)
+    write_site(
+        About("made", "A made board", reproduce="harness run", history=history), frame, out, read=texts, curves=curve
+    )
     return out
 
 
@@ -93,7 +106,7 @@ def test_search_and_filters_leave_the_rows_that_fit_and_say_how_many(visit: Visi
 
 
 def test_views_follow_the_links_the_address_and_the_back_button(visit: Visit) -> None:
-    for name in ("math", "code", "tool use", "glue", "Cost", "Differences", "Samples", "Trends", "How to read"):
+    for name in ("math", "glue", "Cost", "Differences", "Training", "Samples", "Trends", "How to read"):
         visit.page.get_by_role("navigation", name="Views").get_by_role("link", name=name, exact=True).click()
         visit.shows("nav#views [aria-current=page]", name)
         assert visit.page.locator("main h2").count() == 1
@@ -127,6 +140,36 @@ def test_the_map_greys_what_is_undecided_and_every_field_has_its_words(visit: Vi
         for kind in ("undecided", "better")
     )
     assert grey == "rgb(233, 235, 238)" and blue != grey
+
+
+def test_the_forest_has_a_picture_a_column_and_a_line_a_row_best_first(visit: Visit) -> None:
+    visit.go("#/differences?map=m0")
+    visit.page.locator("select[name=as]").select_option("forest")
+    assert visit.page.locator("figure.forest").count() == 6  # columns
+    first = visit.page.locator("figure.forest").first
+    assert {text.split()[1] for text in first.locator(".effect text").all_text_contents()} == {
+        *("sft", "lora", "dora", "dft")
+    }
+    told = first.locator(".effect title").all_text_contents()
+    values = numbers([text.split(": ")[1].split()[0] for text in told])
+    assert values == sorted(values, reverse=True)
+    assert "better" in (first.locator("svg").get_attribute("aria-label") or "")
+    visit.page.locator("select[name=map]").select_option(index=2)
+    assert visit.page.locator("figure.forest").count() == 1
+    assert visit.page.locator(".effect").count() == 8  # methods of both models
+
+
+def test_training_has_a_picture_a_row_with_a_line_a_seed_and_names_rows_that_logged_nothing(visit: Visit) -> None:
+    visit.go("#/training")
+    visit.page.wait_for_selector("figure.panel")
+    assert visit.page.locator("figure.panel").count() == 8 and visit.page.locator(".curve path").count() == 16
+    label = visit.page.locator("figure.panel svg").first.get_attribute("aria-label") or ""
+    assert "seed 1 from" in label and "to 0.002 in 1000 steps" in label
+    visit.page.get_by_label("Logged value").select_option("reward")
+    visit.page.wait_for_function("document.querySelectorAll('figure.panel').length === 2")
+    assert "lora (2 seeds) of small" in visit.page.locator("main .lead").last.inner_text()
+    visit.page.get_by_role("searchbox").fill("lora")
+    visit.page.wait_for_function("document.querySelector('main').innerText.includes('logged reward')")
 
 
 def test_a_score_opens_its_samples_beside_those_of_the_baseline(visit: Visit) -> None:
@@ -221,7 +264,7 @@ def test_names_and_contrast_are_as_axe_asks(browser: Any, site: Path, scheme: st
 
 def test_hostile_names_are_shown_letter_by_letter_and_nothing_of_them_runs(browser: Any, tmp_path: Path) -> None:
     frame = made_frame(HOSTILE[:2], ["base", *HOSTILE], tasks=2, items=30)
-    write_site(About(HOSTILE[0], HOSTILE[1], notes=HOSTILE, reproduce=HOSTILE[1]), frame, tmp_path)
+    write_site(About(HOSTILE[0], HOSTILE[1], notes=HOSTILE, reproduce=HOSTILE[1]), frame, tmp_path, curves=curve)
     for view in VIEWS:
         visit = Visit(browser, tmp_path, view)
         visit.page.on("dialog", lambda said: pytest.fail(f"a name ran: {said.message}"))
@@ -256,7 +299,7 @@ def test_five_hundred_cells_by_twenty_tasks_open_within_two_seconds_and_stay_qui
     frame = made_frame(["m"], ["base", "sft", "lora", "dora", "dft"], tasks=20, items=30)
     about = About("large", "A large board")
     write_site(about, frame, tmp_path)
-    body = make_payload(about, frame, make_table(frame)) | {"sampled": {}}
+    body = make_payload(about, frame, make_table(frame)) | {"sampled": {}, "logged": []}
     body["rows"] = [
         {**body["rows"][n % 5], "label": f"method {n}", "method": f"method {n}" if n else "base"} for n in range(500)
     ]

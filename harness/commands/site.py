@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 
 from harness.commands.named import is_matrix, replanned, store_of, view_named, warn, where_of
@@ -13,6 +14,7 @@ from harness.errors import HarnessError
 def site(args: argparse.Namespace) -> int:
     """The command."""
     from harness.boards.site import About, write_site
+    from harness.results.curve_points import curve_points
     from harness.results.frame import Frame, collect
 
     if (Path(args.matrix) / "board.yaml").is_file():
@@ -32,7 +34,8 @@ def site(args: argparse.Namespace) -> int:
         reproduce=f"harness run {args.matrix}" if is_matrix(args.matrix) else "",
     )
     tasks = tasks_of(replanned(args, store)) if args.outputs else {}
-    write_site(about, Frame(started), args.out, read=StoredSamples(store, tasks))
+    read, curves = StoredSamples(store, tasks), functools.partial(curve_points, store=store)
+    write_site(about, Frame(started), args.out, read=read, curves=curves)
     warn(store)
     print(f"{args.out / 'index.html'}: {len(started)} cells; open it in a browser")
     return 0
@@ -45,6 +48,7 @@ def _of_board(folder: Path, args: argparse.Namespace) -> int:
     from harness.boards.pages import live_entries, notes_of
     from harness.boards.protocol import check_pins, measured_by
     from harness.boards.site import About, write_site
+    from harness.results.curve_points import curve_points
 
     board = open_board(folder)
     tasks = measured_by(board, where_of(args)) if args.outputs else {}
@@ -57,8 +61,7 @@ def _of_board(folder: Path, args: argparse.Namespace) -> int:
             )
         notes = tuple(notes_of(read_ledger(folder)))
         about = About(name=board.name, title=args.title or board.title, baseline=live.baseline, notes=notes)
-        write_site(
-            about, live.frame, args.out, read=StoredSamples(live.store, {name: t.task for name, t in tasks.items()})
-        )
+        read = StoredSamples(live.store, {name: t.task for name, t in tasks.items()})
+        write_site(about, live.frame, args.out, read=read, curves=functools.partial(curve_points, store=live.store))
         print(f"{args.out / 'index.html'}: {len(live.frame.cells)} cells; open it in a browser")
     return 0

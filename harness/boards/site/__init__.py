@@ -15,6 +15,7 @@ from typing import Any
 from harness.boards.site.about import About, Point
 from harness.boards.site.payload import make_payload
 from harness.boards.site.samples import Reader, shards
+from harness.boards.site.training import CurveReader, training_curves
 from harness.errors import HarnessError
 from harness.results.frame import Frame
 from harness.results.table import make_table
@@ -22,14 +23,16 @@ from harness.results.table import make_table
 ASSETS = Path(__file__).parent / "assets"
 DATA = "data"
 
-__all__ = ["About", "Point", "Reader", "write_site"]
+__all__ = ["About", "CurveReader", "Point", "Reader", "write_site"]
 
 
-def write_site(about: About, frame: Frame, out: Path, *, read: Reader | None = None) -> None:
+def write_site(
+    about: About, frame: Frame, out: Path, *, read: Reader | None = None, curves: CurveReader | None = None
+) -> None:
     """Write the site of a board into the folder `out`, whose earlier site it replaces.
 
-    read: the samples behind a result; without it a page has scores by item only. HarnessError where `out` holds
-    something else.
+    read: the samples behind a result; without it a page has scores by item only.  curves: what a cell's training
+    logged; without it there is no view of the training. HarnessError where `out` holds something else.
     """
     _make_room(out)
     table = make_table(frame, baseline=about.baseline)
@@ -41,7 +44,12 @@ def write_site(about: About, frame: Frame, out: Path, *, read: Reader | None = N
         _script(out / DATA / f"{shard.name}.js", ["shard", shard.name], shard.body)
         if shard.cell is not None:
             sampled.setdefault(shard.column, []).append(shard.cell)
-    _script(out / DATA / "board.js", ["board"], make_payload(about, frame, table) | {"sampled": sampled})
+    logged = training_curves(frame, curves) if curves else {}
+    for place, of_cells in enumerate(logged.values()):
+        name = f"training/{place}"
+        _script(out / DATA / f"{name}.js", ["shard", name], of_cells)
+    lists = {"sampled": sampled, "logged": list(logged)}
+    _script(out / DATA / "board.js", ["board"], make_payload(about, frame, table) | lists)
 
 
 def _make_room(out: Path) -> None:

@@ -73,7 +73,7 @@ def make_payload(about: About, frame: Frame, table: Table) -> dict[str, Any]:
         "costs": [list(cost) for cost in COSTS if any(getattr(r.cost, cost[0]) is not None for r in table.rows)],
         "rows": rows,
         "places": ranked,
-        "cells": [{"name": c.view.name, "model": c.view.model, "method": c.view.method} for c in frame.cells],
+        "cells": [{n: getattr(c.view, n) for n in ("name", "model", "method", "seed")} for c in frame.cells],
         "measured": _measured(frame),
         "history": [asdict(point) for point in sorted(about.history, key=lambda p: p.day)],
         "sentences": list(said.places),

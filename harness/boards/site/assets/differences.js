@@ -1,4 +1,5 @@
-// The map of differences: methods down, models across for one column, or all columns across for one model.
+// Differences to the baseline, as a map (methods down, models across for one column, or all columns across for one
+// model) or as a forest (a picture a column).
 "use strict";
 
 (() => {
@@ -17,8 +18,13 @@
       { name: "map", onchange: (event) => Harness.change({ map: event.target.value }) },
       options.map(([value, text]) => el("option", { value }, text)),
     );
-    const map = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Map of differences" });
-    now = { columns, models, pick, map };
+    const look = el(
+      "select",
+      { name: "as", onchange: (event) => Harness.change({ as: event.target.value }) },
+      el("option", { value: "map" }, "map"),
+      el("option", { value: "forest" }, "forest"),
+    );
+    now = { columns, models, pick, look, body: el("div", {}) };
     const page = el(
       "section",
       {},
@@ -26,12 +32,12 @@
       el(
         "p",
         { class: "lead" },
-        `Each field is a method minus ${Harness.data.baseline} of the same model, on the same items. `,
-        "Only what is coloured is a finding; grey is undecided, hatched has one seed. The interval is in each field.",
+        `A method minus ${Harness.data.baseline} of the same model, on the same items, with its 95 % interval. `,
+        "Only what is coloured is a finding; grey is undecided; hatched or hollow has one seed.",
       ),
-      el("p", { class: "picks" }, el("label", {}, "Show ", pick)),
+      el("p", { class: "picks" }, el("label", {}, "Show ", pick), el("label", {}, "as ", look)),
       key(),
-      map,
+      now.body,
     );
     update(place);
     return page;
@@ -48,15 +54,47 @@
   }
 
   function update(place) {
-    const { columns, models, pick, map } = now;
+    const { columns, models, pick, look, body } = now;
     const first = models.length > 1 ? `c${(columns.find((c) => c.headline) || columns[0]).at}` : "m0";
     pick.value = place.at.get("map") || first;
     if (!pick.value) pick.value = first;
+    look.value = place.at.get("as") === "forest" ? "forest" : "map";
     const of = Number(pick.value.slice(1));
     const rows = Harness.rows(place.at).filter((row) => row.method !== Harness.data.baseline);
-    const across = pick.value[0] === "m" ? byColumn(rows, columns, models[of]) : byModel(rows, columns[of], models);
-    map.replaceChildren(across.lines.length ? grid(across) : el("p", {}, "No row of these has a difference."));
+    const wide = pick.value[0] === "m";
+    if (look.value === "forest") {
+      body.replaceChildren(...Harness.forest(wide ? eachColumn(rows, columns, models[of]) : [eachRow(rows, columns[of])]));
+      return;
+    }
+    const across = wide ? byColumn(rows, columns, models[of]) : byModel(rows, columns[of], models);
+    body.replaceChildren(
+      across.lines.length
+        ? el(
+            "div",
+            { class: "scroll", tabindex: "0", role: "region", "aria-label": "Map of differences" },
+            grid(across),
+          )
+        : el("p", {}, "No row of these has a difference."),
+    );
   }
+
+  // In a forest a seed stands apart from its method, and needs its name.
+  const nameOf = (row) => (row.level === "cell" ? `${row.above.label}: ${row.label}` : row.label);
+
+  function eachColumn(rows, columns, model) {
+    const ours = rows.filter((row) => row.model === model);
+    return columns.map((column) => ({
+      title: column.label,
+      column,
+      lines: ours.map((row) => [nameOf(row), row.entries[column.at].d]),
+    }));
+  }
+
+  const eachRow = (rows, column) => ({
+    title: column.label,
+    column,
+    lines: rows.map((row) => [`${nameOf(row)} of ${row.model}`, row.entries[column.at].d]),
+  });
 
   function byColumn(rows, columns, model) {
     const lines = rows
