@@ -34,19 +34,19 @@ order_by: mean
 LIMITS = ("limit: 12", "limit: 10")
 
 
-def make_board(folder: Path, *, seeds: int = 1, clean: str = "true") -> Path:
-    """`folder/board` with the digests of today's code."""
+def make_board(folder: Path, form: str = BOARD, *where: str | Path, **text: object) -> Path:
+    """`folder/board` with the digests of today's code. text: what the form leaves open; where: `--mirror DIR`."""
     board = folder / "board"
     board.mkdir(exist_ok=True)
-    text = {"protocol": "protocol: {}", "seeds": seeds, "clean": clean}
-    (board / "board.yaml").write_text(BOARD.format(**text))
-    pins, _ = harness(folder, "publish", "board", "--protocol")
-    (board / "board.yaml").write_text(BOARD.format(**{**text, "protocol": pins.strip()}))
+    text = {"protocol": "protocol: {}", "seeds": 1, "clean": "true", **text}
+    (board / "board.yaml").write_text(form.format(**text))
+    pins, _ = harness(folder, "publish", "board", "--protocol", *where)
+    (board / "board.yaml").write_text(form.format(**{**text, "protocol": pins.strip()}))
     return board
 
 
-def stamp(store: Path, clean: bool) -> None:
-    """Make the records of a store say that their source tree was clean, or not."""
+def stamp(store: Path, clean: bool | None) -> None:
+    """Make the records of a store say that their source tree was clean, was not, or (None) that nobody knows."""
     for file in store.rglob("record.json"):
         body = json.loads(file.read_text())
         body["provenance"]["source"] = {"version": "0", "commit": "0" * 40, "clean": clean}

@@ -94,6 +94,16 @@ def test_a_new_entry_names_the_one_it_replaces(place: Path) -> None:
     assert f"Replaced: {old}, by small-" in shown
 
 
+def test_rows_of_one_name_from_two_runs_are_told_apart_and_what_they_share_stands_once(place: Path) -> None:
+    harness(place, "publish", "board", "small")
+    harness(place, "run", "small.yaml", "--set", "train.lr=2e-3", "--set", "name=other")
+    stamp(place / "store", clean=True)
+    harness(place, "publish", "board", "other")
+    body = json.loads((place / "board" / "board.json").read_text())
+    assert [row["method"] for row in body["rows"]] == ["base", "sft", "lora+dft", "sft (other)", "lora+dft (other)"]
+    assert "nothing amiss" in harness(place, "publish", "board", "--check")[0]
+
+
 def test_a_withdrawn_entry_stays_with_its_reason(place: Path) -> None:
     harness(place, "publish", "board", "small")
     entry = only_entry(place / "board").name
