@@ -152,7 +152,7 @@ def _results(verb: Verb) -> None:
     kinds = ("pareto", "heatmap", "forest", "curves")
     plot.add_argument("--kind", action="append", choices=kinds, help="only this; may be given again (default: all)")
     plot.add_argument("--baseline", metavar="METHOD", help="what differences refer to (default: the matrix's)")
-    text = "the results of a matrix, run or board as pages for a browser, with samples; they open without a server"
+    text = "a matrix, a run, a board or a folder of nights as pages with samples; a browser opens them without a server"
     site = verb("site", "site:site", text, "demo --out demo-site", _run_or_matrix, _selection, _store)
     site.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder, or that of an earlier site")
     site.add_argument("--title", help="the heading of the pages (default: the name of the run)")

@@ -64,6 +64,7 @@ class Made:
         self.parts.append(part.name)
         plan, store = plan_part(setting, part), store_of(setting, part.name)
         store.create()
+        measuring.save_run(store, plan)
         for source in part.weights:
             measuring.take_weights(measuring.Store(Path(source)), store, plan.cells)
         for cell in plan.cells:

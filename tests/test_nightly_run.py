@@ -148,6 +148,14 @@ def test_nights_of_a_real_run_with_a_kill_and_a_changed_package(study: Path) -> 
     assert json.loads(out)["since"] == night_names(study)[-1]
     assert run(study, "2.0", "nightly", "small.yaml", "--gate", "a", code=0).startswith("PASS")
 
+    out = run(study, "2.0", "site", "nights/small", "--out", "pages", code=0)
+    assert "cells of 4 nights; open it in a browser" in out
+    told = (study / "pages" / "data" / "history.js").read_text()
+    for note in ("nightscorer 1.0 -> 2.0", "accepted: the new scorer is right", "confirmed worse"):
+        assert note in told
+    assert any('"answer"' in file.read_text() for file in (study / "pages" / "data" / "samples").rglob("*.js"))
+    run(study, "2.0", "site", "nights/small", "--out", "pages", "--outputs", code=2)
+
 
 def test_mistakes_in_the_command_are_told_before_anything_runs(study: Path) -> None:
     _, err = harness(study, "nightly", "small.yaml", "--margin", "math=1", code=2)

@@ -299,7 +299,7 @@ def test_five_hundred_cells_by_twenty_tasks_open_within_two_seconds_and_stay_qui
     frame = made_frame(["m"], ["base", "sft", "lora", "dora", "dft"], tasks=20, items=30)
     about = About("large", "A large board")
     write_site(about, frame, tmp_path)
-    body = make_payload(about, frame, make_table(frame)) | {"sampled": {}, "logged": []}
+    body = make_payload(about, frame, make_table(frame)) | {"sampled": {}, "logged": [], "nights": 0}
     body["rows"] = [
         {**body["rows"][n % 5], "label": f"method {n}", "method": f"method {n}" if n else "base"} for n in range(500)
     ]

@@ -1,4 +1,4 @@
-"""`harness site`: a run or a board as pages that open without a server, with its samples where they are kept."""
+"""`harness site`: a run, a board or nights as pages that open without a server, with samples where they are kept."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ def site(args: argparse.Namespace) -> int:
 
     if (Path(args.matrix) / "board.yaml").is_file():
         return _of_board(Path(args.matrix), args)
+    if any(Path(args.matrix).glob("*/night.json")):
+        return _of_nights(Path(args.matrix), args)
     store = store_of(args)
     view = view_named(args, store)
     frame = collect(view.cells, store)
@@ -64,4 +66,43 @@ def _of_board(folder: Path, args: argparse.Namespace) -> int:
         read = StoredSamples(live.store, {name: t.task for name, t in tasks.items()})
         write_site(about, live.frame, args.out, read=read, curves=functools.partial(curve_points, store=live.store))
         print(f"{args.out / 'index.html'}: {len(live.frame.cells)} cells; open it in a browser")
+    return 0
+
+
+def _of_nights(folder: Path, args: argparse.Namespace) -> int:
+    """The last night that `harness nightly` finished in a folder of nights, and the numbers of all of them."""
+    from harness.boards.site import About, write_site
+    from harness.nightly.nights import Nights
+    from harness.nightly.pages import last_night, trends
+    from harness.results.columns import make_columns
+    from harness.results.curve_points import curve_points
+    from harness.results.frame import Frame
+
+    if args.outputs:
+        raise HarnessError(
+            "the pages of nights have answers as the scorers read them, and no prompts",
+            why="a night keeps the text of its matrix, but not the task files beside it",
+            todo="leave out --outputs",
+        )
+    folder = folder.resolve()
+    nights = Nights(folder.parent, folder.name)
+    night, shown = last_night(nights)
+    cells = [cell for part in shown for cell in part.cells]
+    columns = make_columns([result.task for cell in cells for result in cell.results], strict=False)
+    about = About(
+        name=nights.board,
+        title=args.title or f"{nights.board}, night {night.name}",
+        baseline=shown[0].run.baseline,
+        notes=(f"The gate on night {night.name}: {night.report()['verdict']}", *shown[0].run.notes),
+        history=tuple(trends(nights, [cell.view for cell in cells], columns)),
+    )
+    stores = {c.view.name: s.store for s in shown for c in s.cells}
+    write_site(
+        about,
+        Frame(tuple(cells)),
+        args.out,
+        read=lambda cell, task: StoredSamples(stores[cell], {})(cell, task),
+        curves=lambda view: curve_points(view, stores[view.name]),
+    )
+    print(f"{args.out / 'index.html'}: {len(cells)} cells of {len(nights.finished())} nights; open it in a browser")
     return 0

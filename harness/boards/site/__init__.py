@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.boards.site.about import About, Point
+from harness.boards.site.history import history
 from harness.boards.site.payload import make_payload
 from harness.boards.site.samples import Reader, shards
 from harness.boards.site.training import CurveReader, training_curves
@@ -48,7 +49,9 @@ def write_site(
     for place, of_cells in enumerate(logged.values()):
         name = f"training/{place}"
         _script(out / DATA / f"{name}.js", ["shard", name], of_cells)
-    lists = {"sampled": sampled, "logged": list(logged)}
+    if about.history:
+        _script(out / DATA / "history.js", ["shard", "history"], history(about.history))
+    lists = {"sampled": sampled, "logged": list(logged), "nights": len({point.day for point in about.history})}
     _script(out / DATA / "board.js", ["board"], make_payload(about, frame, table) | lists)
 
 

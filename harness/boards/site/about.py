@@ -12,7 +12,7 @@ SAFE_LINK = re.compile(r"(https?://|\.{0,2}/|#|[\w.-]+(/|$))")
 
 @dataclass(frozen=True)
 class Point:
-    """One past number. day: ISO date.  note: what happened that day (`accepted`, the software that changed, ...).
+    """One past number. day: ISO date, or date and time.  note: what happened then (`accepted`, changed software, ...).
 
     model, method and column name the row and the column as the table does; value, low, high are in its unit.
     """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from harness import methods
@@ -75,7 +74,6 @@ def make_payload(about: About, frame: Frame, table: Table) -> dict[str, Any]:
         "places": ranked,
         "cells": [{n: getattr(c.view, n) for n in ("name", "model", "method", "seed")} for c in frame.cells],
         "measured": _measured(frame),
-        "history": [asdict(point) for point in sorted(about.history, key=lambda p: p.day)],
         "sentences": list(said.places),
     }
 

@@ -11,46 +11,59 @@
   let now = null;
   let WIDTH = 760; // of the picture now drawn
 
-  const rowOf = (point) => `${point.model} · ${point.method}`;
+  const rowOf = (series) => `${series.model} · ${series.method}`;
+  const dayOf = (day) => day.slice(0, 16).replace("T", " "); // to the minute: a date may have several nights
 
   function show(place) {
-    const points = Harness.data.history;
-    const pick = (name, text, options) =>
+    const pick = (name, text) =>
       el(
         "label",
         {},
         `${text} `,
-        el(
-          "select",
-          { name, onchange: (event) => Harness.change({ [name]: event.target.value }) },
-          options.map((option) => el("option", { value: option }, option)),
-        ),
+        el("select", { name, onchange: (event) => Harness.change({ [name]: event.target.value }) }),
       );
-    const picks = el(
-      "p",
-      { class: "picks" },
-      pick("row", "Row", [...new Set(points.map(rowOf))]),
-      pick("of", "Column", [...new Set(points.map((p) => p.column))]),
-    );
-    now = { picks, body: el("div", {}) };
-    const page = el("section", {}, el("h2", {}, "Trends"), picks, now.body);
+    now = { picks: el("p", { class: "picks" }, pick("row", "Row"), pick("of", "Column")), body: el("div", {}), turn: 0 };
     update(place);
-    return page;
+    return el("section", {}, el("h2", {}, "Trends"), now.picks, now.body);
   }
 
-  function update(place) {
-    const [row, of] = ["row", "of"].map((name) => now.picks.querySelector(`[name=${name}]`));
-    for (const field of [row, of]) {
-      field.value = place.at.get(field.name) || field.options[0].value;
-      if (!field.value) field.value = field.options[0].value;
+  async function update(place) {
+    const mine = (now.turn += 1);
+    now.body.setAttribute("aria-busy", "true");
+    try {
+      const history = await Harness.load("history");
+      if (mine === now.turn) draw(place, history);
+    } catch (error) {
+      const why = `The nights cannot be read: ${error.message}. Is the folder data/ beside this page complete?`;
+      now.body.replaceChildren(el("p", { role: "alert" }, why));
     }
-    const column = Harness.data.columns.find((c) => c.label === of.value) || { percent: true, label: of.value };
-    const points = Harness.data.history
-      .filter((p) => rowOf(p) === row.value && p.column === of.value)
-      .map((p) => ({ ...p, v: p.value, l: p.low ?? undefined, h: p.high ?? undefined, t: Date.parse(p.day) }));
+    now.body.removeAttribute("aria-busy");
+  }
+
+  function draw(place, { days, notes, series }) {
+    const chosen = (name, options) => {
+      const field = now.picks.querySelector(`[name=${name}]`);
+      if (!field.options.length) field.append(...options.map((value) => el("option", { value }, value)));
+      field.value = place.at.get(name) || options[0];
+      if (!field.value) field.value = options[0];
+      return field.value;
+    };
+    const row = chosen("row", [...new Set(series.map(rowOf))]);
+    const of = chosen("of", [...new Set(series.map((s) => s.column))]);
+    const column = Harness.data.columns.find((c) => c.label === of) || { percent: true, label: of };
+    const points = (series.find((s) => rowOf(s) === row && s.column === of)?.points || []).map(
+      ([day, v, l, h, note]) => ({
+        day: dayOf(days[day]),
+        t: Date.parse(days[day]),
+        v,
+        l: l ?? undefined,
+        h: h ?? undefined,
+        note: note === null ? "" : notes[note],
+      }),
+    );
     now.body.replaceChildren(
       ...(points.length
-        ? [picture(points, column, row.value), table(points, column)]
+        ? [picture(points, column, row), table(points, column)]
         : [el("p", {}, "This row was never measured on this column.")]),
     );
   }
@@ -144,6 +157,6 @@
     filtered: false,
     show,
     update,
-    wanted: () => Harness.data.history.length > 0,
+    wanted: () => Harness.data.nights > 0,
   });
 })();
