@@ -46,7 +46,8 @@ def site(args: argparse.Namespace) -> int:
 def _of_board(folder: Path, args: argparse.Namespace) -> int:
     """The live entries of a board's folder."""
     from harness.boards.board import open_board
-    from harness.boards.ledger import read_ledger
+    from harness.boards.entries import SUFFIX
+    from harness.boards.ledger import ENTRIES, read_ledger
     from harness.boards.pages import live_entries, notes_of
     from harness.boards.protocol import check_pins, measured_by
     from harness.boards.site import About, write_site
@@ -58,9 +59,9 @@ def _of_board(folder: Path, args: argparse.Namespace) -> int:
         check_pins(board, tasks, folder)  # other questions than today's could not be told from answers not kept
     with live_entries(folder) as live:
         if not live.frame.cells:
-            raise HarnessError(
-                "nothing is published on this board", where=str(folder), todo="harness publish BOARD RUN"
-            )
+            loose = any((folder / ENTRIES).glob(f"*{SUFFIX}"))
+            todo = "harness site MATRIX, whose entries these are" if loose else "harness publish BOARD RUN"
+            raise HarnessError("nothing is published on this board", where=str(folder), todo=todo)
         notes = tuple(notes_of(read_ledger(folder)))
         about = About(name=board.name, title=args.title or board.title, baseline=live.baseline, notes=notes)
         read = StoredSamples(live.store, {name: t.task for name, t in tasks.items()})
