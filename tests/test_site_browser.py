@@ -183,9 +183,36 @@ def test_a_score_opens_its_samples_beside_those_of_the_baseline(visit: Visit) ->
     assert visit.page.locator(".item h3").inner_text() == f"Item {9:016x}"
     item = visit.page.locator(".item").inner_text()
     assert "What is 9?" in item and "It is 9, says small.lora.s0." in item and "It is 9, says small.base." in item
+    assert visit.page.locator(".sides mark").all_inner_texts() == ["small.lora.s0.", "small.base."]
     assert visit.page.locator(".verdict").all_inner_texts() == ["✓ right · acc 1", "✗ wrong · acc 0"]
     visit.page.get_by_role("button", name="only B right").click()
     assert visit.page.locator(".list li").count() == 13
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "wanted"),
+    [
+        ("a b c d e", "a b c d e", []),
+        ("a b c d e", "a x c d e", ["b"]),
+        ("a b c d e", "a c d e", ["b"]),
+        ("a c d e", "a b c d e", []),
+        ("one two\n three  four five", "one three four five six", ["two"]),
+        ("a b b a c", "b a c", ["a b"]),
+        ("nothing is alike here", "quite another text altogether", []),
+        ("", "a", []),
+        ("same " * 3000 + "mine", "same " * 3000 + "theirs", ["mine"]),
+    ],
+)
+def test_words_that_only_one_of_two_answers_has_are_marked(
+    visit: Visit, ours: str, theirs: str, wanted: list[str]
+) -> None:
+    script = """([ours, theirs]) => {
+        const pre = document.createElement("pre");
+        pre.append(...[Harness.marked(ours, theirs)].flat());
+        return [pre.textContent, [...pre.querySelectorAll("mark")].map((mark) => mark.textContent)];
+    }"""
+    text, marks = visit.page.evaluate(script, [ours, theirs])
+    assert (text, marks) == (ours, wanted)
 
 
 def test_scores_stand_against_costs_and_a_row_without_a_cost_is_named(visit: Visit) -> None:

@@ -201,6 +201,11 @@
       ["A", ours],
       ["B", theirs],
     ].filter(([, side]) => side);
+    // Of a field of the side with this number: its text, with the words marked that the other side has not.
+    const marked = (number, name) => {
+      const [mine, other] = [number, 1 - number].map((n) => (sides[n] ? field(sides[n][1], name) : null));
+      return mine === null ? null : Harness.marked(mine, other);
+    };
     const prompts = sides.map(([, side]) => field(side, "prompt") ?? field(items, "prompt"));
     const same = prompts.every((prompt) => prompt === prompts[0]);
     return el(
@@ -238,8 +243,8 @@
               ` · ${shown}`,
             ),
             same ? null : text("Prompt as sent", prompts[number]),
-            text("Answer as read by the scorer", field(side, "answer")),
-            text("Output", field(side, "output")),
+            text("Answer as read by the scorer", marked(number, "answer")),
+            text("Output", marked(number, "output")),
             text("Why", field(side, "why")),
             field(side, "finish") === "length" ? el("p", { class: "cut" }, "The token limit cut this answer.") : null,
           );
