@@ -38,6 +38,18 @@ def verdicts(body: Mapping[str, Any], method: str) -> set[str]:
     return {entry["d"]["verdict"] for row in rows for entry in row["entries"]}
 
 
+def test_a_row_of_several_groups_a_seed_has_a_place_like_any_other(tmp_path: Path) -> None:
+    frame = made_frame(["m"], ["base", "sft", "algebra", "counting"], seeds=2, tasks=2, items=300)
+    grouped = {"algebra", "counting"}
+    cells = [
+        replace(c, view=replace(c.view, group_of="custom")) if c.view.method in grouped else c for c in frame.cells
+    ]
+    write_site(About("a", "A"), Frame(tuple(cells)), tmp_path)
+    body = loaded(tmp_path / "data" / "board.js")
+    rows = [row["method"] if row["level"] == "method" else "" for row in body["rows"]]
+    assert all(body["places"][scope]["places"][rows.index("custom")] for scope in ("", "math", "code"))
+
+
 def test_the_same_results_give_the_same_bytes_and_an_earlier_site_goes_entirely(tmp_path: Path) -> None:
     frame = made_frame(["m"], ["base", "sft", "lora"], tasks=3)
     write_site(About("a", "A"), frame, tmp_path / "one")

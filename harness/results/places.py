@@ -19,22 +19,28 @@ def find_places(
 ) -> dict[tuple[str, str, str], Place]:
     """groups: cells by model and method.  By model, method and the label of a headline column."""
     by_label = {c.label: c for c in columns}
+    models: dict[str, dict[str, Sequence[CellResult]]] = {}
+    for (model, method), cells in groups.items():
+        models.setdefault(model, {})[method] = cells
     found: dict[tuple[str, str, str], Place] = {}
     for column in (c for c in columns if c.headline):
         tasks = [by_label[label] for label in column.of_tasks] or [column]
-        for model in dict.fromkeys(model for model, _ in groups):
-            rows = {
-                method: row
-                for (of, method), cells in groups.items()
-                if of == model and (row := _row(cells, tasks)) is not None
-            }
-            for method, place in rank(_comparable(rows)).items():
+        for model, rows in models.items():
+            for method, place in places_over(rows, tasks).items():
                 found[model, method, column.label] = place
     return found
 
 
+def places_over(rows: Mapping[str, Sequence[CellResult]], tasks: Sequence[Column]) -> dict[str, Place]:
+    """The places of rows, each given by its cells, by their mean over tasks; rows that have none are left out."""
+    complete = {name: row for name, cells in rows.items() if (row := _row(cells, tasks)) is not None}
+    return rank(_comparable(complete))
+
+
 def _row(cells: Sequence[CellResult], tasks: Sequence[Column]) -> dict[str, list[Result]] | None:
     """Task -> one result a seed, or None where one is missing."""
+    if not cells:
+        return None
     row = {}
     for task in tasks:
         results = [r for r in task.results_of(cells) if r is not None and r.state == "ok" and r.samples is not None]

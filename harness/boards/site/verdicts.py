@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.boards.site.samples import is_of
 from harness.results.columns import Column
 from harness.results.findings import Finding
-from harness.results.frame import CellResult, Frame, Result
+from harness.results.frame import CellResult, Frame
+from harness.results.places import places_over
 from harness.results.stats import Estimate
 from harness.results.table import Row, Table
-from harness.results.tiers import rank
 
 OVERALL = ""
 
@@ -60,28 +59,21 @@ def _headline(table: Table, suite: str) -> list[Column]:
 
 
 def _places(rows: Sequence[Row], cells: Mapping[str, CellResult], columns: Sequence[Column]) -> dict[str, Any]:
-    by_model: dict[str, dict[str, dict[str, list[Result]]]] = {}
+    models: dict[str, dict[str, Sequence[CellResult]]] = {}
     for place, row in enumerate(rows):
-        finished = [found for name in row.cells if (found := _results(cells[name], columns))]
-        if row.level == "method" and finished and columns:
-            results = {c.label: [found[c.label] for found in finished] for c in columns}
-            by_model.setdefault(row.model, {})[str(place)] = results
-    complete = [same for same in by_model.values() if len(same) > 1]
-    if not complete:
+        if row.level == "method" and columns:
+            finished = _finished([cells[name] for name in row.cells], columns)
+            models.setdefault(row.model, {})[str(place)] = finished
+    found = [of_model for rows_of in models.values() if len(of_model := places_over(rows_of, columns)) > 1]
+    if not found:
         return {"reason": "no model has two rows with all tasks"}
-    try:
-        ranked = {name: place for same in complete for name, place in rank(same).items()}
-    except ValueError as error:
-        return {"reason": str(error)}
+    ranked = {name: place for of_model in found for name, place in of_model.items()}
     listed = [ranked.get(str(place)) for place in range(len(rows))]
     return {"places": [[p.tier, p.low, p.high] if p else None for p in listed]}
 
 
-def _results(cell: CellResult, columns: Sequence[Column]) -> dict[str, Result]:
-    """A result for every column, or none at all: a seed that lacks a task would move the others' mean."""
-    found = {}
-    for column in columns:
-        for result in cell.results:
-            if is_of(result.task, column) and result.state == "ok" and result.value is not None:
-                found[column.label] = result
-    return found if len(found) == len(columns) else {}
+def _finished(cells: Sequence[CellResult], columns: Sequence[Column]) -> Sequence[CellResult]:
+    """Without seeds that lack a task, which would move the others' mean. Groups of one seed stay or go together."""
+    if any(cell.view.group_of for cell in cells):
+        return cells
+    return [c for c in cells if all((r := column.results_of([c])[0]) and r.state == "ok" for column in columns)]
