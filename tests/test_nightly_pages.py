@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import HarnessError
+from harness.nightly import pages
 from harness.nightly.baseline import accept
 from harness.nightly.nights import Nights
 from harness.nightly.pages import last_night, trends
@@ -37,6 +38,15 @@ def test_every_night_has_a_point_with_its_interval_and_what_was_said_of_it(night
     assert [p.note for p in points if p.method == "base"] == ["accepted: the first", "", ""]
     assert all(p.low is not None and p.high is not None and p.low < p.value < p.high for p in points)
     assert {p.column for p in points} == {c.label for c in columns}
+
+
+def test_a_trend_is_of_the_last_nights(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "LAST", 2)
+    _, shown = last_night(nights)
+    cells = [cell for part in shown for cell in part.cells]
+    columns = make_columns([r.task for c in cells for r in c.results], strict=False)
+    points = list(trends(nights, [c.view for c in cells], columns))
+    assert [p.note for p in points if p.method == "lora"] == ["confirmed worse", ""]
 
 
 def test_the_last_night_shows_retrained_cells_and_frozen_ones_of_rows_that_were_not_trained(nights: Nights) -> None:

@@ -1,4 +1,4 @@
-"""What the pages of a board show of its nights: the last night's cells, and every night's numbers one after the other.
+"""What the pages of a board show of its nights: the last night's cells, and the numbers of nights one after the other.
 
 A cell that a night did not train anew (an untrained one, or all of them where only gate A ran) is shown as its frozen
 artifact was measured. Nothing is decided here.
@@ -29,6 +29,7 @@ WORDS = {  # for findings about a number; others are about a night
     "improved": "improved",
     "refused": "not comparable",
 }
+LAST = 90  # nights of a trend; each is read with its scores by item, from which its intervals come
 NAMED = 3  # changed packages that a point's note names
 
 
@@ -61,12 +62,12 @@ def last_night(nights: Nights) -> tuple[Night, list[Shown]]:
 
 
 def trends(nights: Nights, cells: Sequence[CellView], columns: Sequence[Column]) -> Iterator[Point]:
-    """Every finished night's numbers of those rows and columns, with intervals, the oldest night first."""
+    """The numbers of those rows and columns on the last `LAST` finished nights, with intervals, the oldest first."""
     rows = {view.name.removesuffix(f".s{view.seed}"): view for view in cells}
     labels = {(c.suite, c.task, c.metric): c.label for c in columns if not c.of_tasks}
     accepted = _accepted(nights)
     before: Mapping[str, str] = {}
-    for night in nights.finished():
+    for night in nights.finished()[-LAST:]:
         facts, said = night.facts(), _said(night)
         of_night = [accepted.get(night.name, ""), _software(before, facts)]
         before = facts["packages"]
