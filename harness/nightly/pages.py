@@ -45,17 +45,16 @@ class Shown:
 def last_night(nights: Nights) -> tuple[Night, list[Shown]]:
     """The newest finished night whose answers are still there. HarnessError without one."""
     for night in reversed(nights.finished()):
-        found: dict[str, Shown] = {}
+        shown: list[Shown] = []
         for part in (RETRAINED, FROZEN):
-            folder, known = night.folder / "stores" / part, {c.view.name for s in found.values() for c in s.cells}
-            rows = {(c.view.model, c.view.method) for s in found.values() for c in s.cells}
+            folder = night.folder / "stores" / part
             if part in night.parts() and folder.is_dir():
-                store = Store(folder)
+                store, rows = Store(folder), {(c.view.model, c.view.method) for s in shown for c in s.cells}
                 run = load_run(store, nights.board)
-                cells = [c for c in run.cells if c.name not in known and (c.model, c.method) not in rows]
-                found[part] = Shown(store, run, collect(cells, store).cells)
-        if found:
-            return night, list(found.values())
+                left = [c for c in run.cells if (c.model, c.method) not in rows]
+                shown.append(Shown(store, run, collect(left, store).cells))
+        if shown:
+            return night, shown
     raise HarnessError(
         "no finished night has its answers still", where=str(nights.folder), todo="run `harness nightly` to its end"
     )
