@@ -273,6 +273,8 @@ def test_rows_that_belong_together_are_held_out_together() -> None:
     assert not sides["train"] & sides["validation"]
     assert curate([KeepBest(together="class")], rows, seed=0)[0] == sets
     assert curate([KeepBest(together="class")], rows, seed=1)[0] != sets
+    sets, _ = curate([KeepBest(together="class", rows=4)], rows, seed=0)
+    assert len(sets["validation"]) == 3 and len(sets["train"]) == 57
     with pytest.raises(HarnessError, match="has no column `file`"):
         curate([KeepBest(together="file")], rows, seed=0)
     with pytest.raises(HarnessError, match="cannot hold out 10% of 6 rows in 2 groups"):

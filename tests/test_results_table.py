@@ -324,7 +324,7 @@ def test_strict_refuses_two_protocols(world: World) -> None:
 
 def test_many_cut_answers_are_marked_with_their_share(demo: World) -> None:
     table = demo.table()
-    assert "answers cut by the token limit: lora made_math 31 %" in entry(table, 2, "made_math").notes
+    assert "answers cut by the token limit in made_math: lora 31 %" in entry(table, 2, "made_math").notes
     assert entry(table, 1, "made_math").notes == ()
 
 
@@ -493,16 +493,19 @@ def test_clusters_are_read_alike_from_the_samples_of_a_score_step_and_from_the_c
     assert read["plain", "acc"].clusters is None
 
 
-def test_items_that_occur_in_the_training_data_are_counted_and_left_out_beside_the_score(demo: World) -> None:
-    found = {"hits": [f"d{i:03d}" for i in range(40)]}
-    lines = [
-        json.dumps({"item": h, "question": {"rules": ["13-gram"], "row": "0"}, "answer": None}) for h in found["hits"]
-    ]
+def know(world: World, place: int, items: list[str]) -> None:
+    """As if these items of the cell's made_math occurred in its training data."""
+    found = {"hits": items}
+    lines = [json.dumps({"item": h, "question": {"rules": ["13-gram"], "row": "0"}, "answer": None}) for h in items]
     lines.append(json.dumps({"item": "d099", "question": None, "answer": {"rules": ["exact"], "row": "1"}}))
-    demo.publish("overlap", found, {"hits.jsonl": "\n".join(lines) + "\n"})
-    sft = demo.cells[1]
-    seen = [replace(t, overlap=key_of("overlap", found)) if t.task == "made_math" else t for t in sft.scores]
-    demo.cells[1] = replace(sft, scores=tuple(seen))
+    world.publish("overlap", found, {"hits.jsonl": "\n".join(lines) + "\n"})
+    cell, key = world.cells[place], key_of("overlap", found)
+    seen = [replace(t, overlap=key) if t.task == "made_math" else t for t in cell.scores]
+    world.cells[place] = replace(cell, scores=tuple(seen))
+
+
+def test_items_that_occur_in_the_training_data_are_counted_and_left_out_beside_the_score(demo: World) -> None:
+    know(demo, 1, [f"d{i:03d}" for i in range(40)])
     table = demo.table()
     (note,) = [n for n in entry(table, 1, "made_math").notes if "training" in n]
     assert note == (
@@ -510,6 +513,17 @@ def test_items_that_occur_in_the_training_data_are_counted_and_left_out_beside_t
         "without them 0.0 [0.0, 6.0]"
     )
     assert not any("training" in n for n in entry(table, 2, "made_math").notes)
+
+
+def test_a_score_that_known_items_hardly_move_is_not_repeated(world: World) -> None:
+    world.cell("base", shares(0.3))
+    world.cell("sft", shares(0.0))
+    know(world, 1, ["d000"])
+    (note,) = [n for n in entry(world.table(), 1, "made_math").notes if "training" in n]
+    assert note == (
+        "1 of 100 items share text with the training data (13-gram: 1); "
+        "without them score and interval change by at most 0.1"
+    )
 
 
 def test_a_table_of_many_tasks_has_one_line_a_task(demo: World) -> None:

@@ -21,14 +21,16 @@ AT_ONCE = 8  # rows a forward pass
 
 
 class Params(BaseModel):
-    """share: of the rows that are held out, by groups of one value of the column `together` where one is named, so that
-    no such group is on both sides.  interval: steps between looks.  patience: looks without a lower loss after which
-    nothing is looked at again.
+    """share: of the rows that are held out, `rows` at most, for a look passes over all of them and thousands would cost
+    many times a short training; by groups of one value of the column `together` where one is named, so that no such
+    group is on both sides.  interval: steps between looks.  patience: looks without a lower loss after which nothing is
+    looked at again.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     share: float = Field(default=0.1, gt=0, lt=1)
+    rows: int = Field(default=200, gt=0)
     together: str | None = None
     interval: int = Field(default=10, gt=0)
     patience: int = Field(default=3, gt=0)
@@ -50,6 +52,7 @@ class KeepBest(Method):
     Params: ClassVar[type[BaseModel]] = Params
 
     share: float
+    rows: int
     together: str | None
     interval: int
     patience: int
@@ -58,15 +61,17 @@ class KeepBest(Method):
         groups: dict[str, list[Row]] = {}
         for row in rows:
             groups.setdefault(str(row["id"] if self.together is None else self._value(row)), []).append(row)
+        most = max(1, min(self.rows, round(self.share * len(rows))))
         held: set[str] = set()
         for name in sorted(groups, key=lambda name: digest([ctx.seed, name])):
-            if sum(len(groups[n]) for n in (*held, name)) > max(1, round(self.share * len(rows))):
+            if sum(len(groups[n]) for n in (*held, name)) > most:
                 continue
             held.add(name)
         if not held or len(held) == len(groups):
             raise HarnessError(
-                f"`keep_best` cannot hold out {self.share:.0%} of {len(rows)} rows in {len(groups)} groups",
-                todo="give it more rows, or another `share` or `together`",
+                f"`keep_best` cannot hold out {self.share:.0%} of {len(rows)} rows in {len(groups)} groups, "
+                f"and {self.rows} rows at most",
+                todo="give it more rows, or another `share`, `rows` or `together`",
             )
         sides: dict[str, list[Row]] = {"train": [], SET: []}
         for name, members in groups.items():

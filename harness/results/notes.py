@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 from harness.evaluation import contamination
 from harness.results import stats
 from harness.results.frame import Result
+from harness.results.stats import Estimate
 
 if TYPE_CHECKING:
     from harness.results.table import Row
+
+SAME = 0.1  # how far a score may move, as printed, without the items that are known, before the rest's is printed too
 
 
 def table_notes(rows: Sequence[Row], present: str | None, wanted: str | None) -> tuple[str, ...]:
@@ -48,8 +51,8 @@ def table_notes(rows: Sequence[Row], present: str | None, wanted: str | None) ->
     return tuple(notes)
 
 
-def overlap_notes(found: Sequence[Result]) -> list[str]:
-    """What of the test set occurs in the training data, and the score on the rest of it."""
+def overlap_notes(found: Sequence[Result], shown: Estimate) -> list[str]:
+    """What of the test set occurs in the training data, and the score on the rest of it where that differs."""
     overlap, samples = found[0].overlap, found[0].samples
     if overlap is None or samples is None:
         return []
@@ -60,9 +63,18 @@ def overlap_notes(found: Sequence[Result]) -> list[str]:
     how = ", ".join(f"{rule}: {n}" for rule, n in overlap.rules.items())
     note = f"{loud}{known} of {len(samples.items)} items share text with the training data ({how})"
     rest = stats.without(found, overlap.items)
-    clean = stats.mean(rest) if rest else None
-    if clean is None or clean.value is None or clean.low is None or clean.high is None:
+    clean = _numbers(stats.mean(rest)) if rest else None
+    if clean is None:
         return [note]
-    unit = 100 if clean.bounds else 1
-    low, high, value = (unit * x for x in (clean.low, clean.high, clean.value))
+    if (seen := _numbers(shown)) and all(abs(x - y) <= SAME for x, y in zip(clean, seen, strict=True)):
+        return [f"{note}; without them score and interval change by at most {SAME}"]
+    value, low, high = clean
     return [f"{note}; without them {value:.1f} [{low:.1f}, {high:.1f}]"]
+
+
+def _numbers(estimate: Estimate) -> tuple[float, float, float] | None:
+    """Value and interval as they are printed: percent where the metric is a share. None where one is not known."""
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return None
+    unit = 100 if estimate.bounds else 1
+    return unit * estimate.value, unit * estimate.low, unit * estimate.high

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Level = Literal["method", "cell"]
 Rows = Literal["methods", "cells", "all"]
-CUT = "answers cut by the token limit: "
+CUT = "answers cut by the token limit in "
 TRUNCATED = 0.02  # share of cut answers above which a number is marked
 
 
@@ -218,7 +218,7 @@ def _entry(results: Sequence[Result | None], against: Sequence[Result | None]) -
     expected = found[0].task.items
     if expected is not None and estimate.n != expected:
         notes.append(f"{estimate.n} of {expected} items scored")
-    notes += overlap_notes(found)
+    notes += overlap_notes(found, estimate)
     if unasked := sum(r.too_long for r in found):
         notes.append(f"{unasked} prompts did not fit the context and count as wrong")
     return Entry(
@@ -307,31 +307,30 @@ def _with_units(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
 
 
 def _mark_truncated(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
-    """One footnote that lists all numbers with many cut answers, on each of them."""
-    cut = [
-        (row, place, entry.truncated)
-        for row in rows
-        for place, entry in enumerate(row.entries)
-        if entry.truncated is not None and entry.truncated > TRUNCATED
-    ]
+    """One footnote a task, on every number with many cut answers, that lists the rows and their shares."""
     first: dict[tuple[str, str, str], str] = {}  # metrics of one task share its answers, which are listed once
     for c in columns:
         first.setdefault((c.suite, c.task, c.protocol), c.label)
-    named = ((row, columns[place], share) for row, place, share in cut)
-    listed = dict.fromkeys(
-        f"{row_label(row)} {first[c.suite, c.task, c.protocol]} {100 * share:.0f} %" for row, c, share in named
-    )
-    note = f"{CUT}{', '.join(listed)}"
-    marked = {(id(row), place) for row, place, _ in cut}
+    labels = [first[c.suite, c.task, c.protocol] for c in columns]
+    cut = {
+        (i, place): f"{row_label(row)} {100 * entry.truncated:.0f} %"
+        for i, row in enumerate(rows)
+        for place, entry in enumerate(row.entries)
+        if entry.truncated is not None and entry.truncated > TRUNCATED
+    }
+    listed: dict[str, dict[str, None]] = {}
+    for (_, place), share in cut.items():
+        listed.setdefault(labels[place], {})[share] = None
+    notes = {label: f"{CUT}{label}: {', '.join(shares)}" for label, shares in listed.items()}
     return [
         replace(
             row,
             entries=tuple(
-                replace(e, notes=(*e.notes, note)) if (id(row), place) in marked else e
+                replace(e, notes=(*e.notes, notes[labels[place]])) if (i, place) in cut else e
                 for place, e in enumerate(row.entries)
             ),
         )
-        for row in rows
+        for i, row in enumerate(rows)
     ]
 
 
