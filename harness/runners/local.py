@@ -26,6 +26,7 @@ GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _PIPE = 1 << 20  # bytes of progress a worker can write before it has to wait for a driver that does not look
 _LINE = 1 << 16  # bytes; a longer line is not progress
 _TAIL_LINES, _TAIL_BYTES = 20, 1 << 16
+_UNBUFFERED = {"PYTHONUNBUFFERED": "1"}  # lines of a job that is killed are in its log, and before its last error
 
 _lifelines: set[int] = set()
 
@@ -117,7 +118,7 @@ def _start(job: Job, log: IO[bytes], grace: float) -> _Running:
     try:
         process = subprocess.Popen(
             [*python, str(lifeline_read), str(events_write), str(grace), *job.argv],
-            env={**os.environ, **job.env, EVENTS_FD: str(events_write)},
+            env={**_UNBUFFERED, **os.environ, **job.env, EVENTS_FD: str(events_write)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
