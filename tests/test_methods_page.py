@@ -75,6 +75,7 @@ def test_costs_are_multiples_of_what_sft_spent_in_the_same_way(tmp_path: Path) -
     entry(folder, "dpo,0", trained("dpo", extra=100, seconds=30, peak=1500))
     entry(folder, "two,0", trained("two", tokens=40, seconds=5), trained("two", tokens=60, extra=50, peak=900))
     entry(folder, "lora+dft,0", trained("lora", "dft"))
+    entry(folder, "sft>dpo,0", trained("sft", seconds=70), trained("dpo", seconds=70))
     entry(folder, "theirs,0", trained("sft", seconds=99, trainer=["trl", 1]))
     entry(folder, "base,0")
     entry(tmp_path / "other" / "entries", "lora,0", trained("lora", seconds=8))

@@ -61,9 +61,11 @@ def _train_records(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _method(records: Sequence[Mapping[str, Any]]) -> str | None:
-    """The one method of a cell that the native trainer ran; None for a stack."""
+    """The one method of a cell that the native trainer ran, in stages or not; None for a stack and for a chain."""
     identity = records[0]["identity"]
     stack, trainer = identity["stack"], identity["trainer"]
+    if any(record["identity"]["stack"] != stack for record in records):
+        return None
     return str(stack[0][0]) if len(stack) == 1 and trainer[0] == "native" else None
 
 
