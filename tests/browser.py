@@ -51,7 +51,7 @@ class Visit:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda asked: self._note(asked.url))
         self.page.goto((site / "index.html").as_uri() + address)
-        self.page.wait_for_selector("html[data-ready]", state="attached")
+        self._drawn(address)
 
     def _note(self, url: str) -> None:
         if not url.startswith(("file:", "data:")):
@@ -63,10 +63,21 @@ class Visit:
 
         expect(self.page.locator(selector)).to_have_text(text)
 
+    def has(self, selector: str, count: int) -> None:
+        """Wait until the page has so many of these elements; fail if it never does."""
+        from playwright.sync_api import expect
+
+        expect(self.page.locator(selector)).to_have_count(count)
+
     def go(self, address: str) -> None:
         """To another view of the same page, as a link would."""
         self.page.evaluate("address => { location.hash = address; }", address)
-        self.page.wait_for_timeout(50)
+        self._drawn(address)
+
+    def _drawn(self, address: str) -> None:
+        """Wait until the page shows this address, with what it loads for it."""
+        self.page.wait_for_selector(f"html[data-shown='{address}']", state="attached")
+        self.page.wait_for_selector("[aria-busy]", state="detached")
 
     def column(self, number: int) -> list[str]:
         """The text of the n-th field of every row on the page."""

@@ -109,7 +109,7 @@ def test_views_follow_the_links_the_address_and_the_back_button(visit: Visit) ->
     for name in ("math", "glue", "Cost", "Differences", "Training", "Samples", "Trends", "How to read"):
         visit.page.get_by_role("navigation", name="Views").get_by_role("link", name=name, exact=True).click()
         visit.shows("nav#views [aria-current=page]", name)
-        assert visit.page.locator("main h2").count() == 1
+        visit.has("main h2", 1)
     visit.page.go_back()
     visit.shows("main h2", "Trends")
 
@@ -131,8 +131,8 @@ def test_differences_to_the_baseline_show_their_sign_and_their_verdict(visit: Vi
 
 def test_the_map_greys_what_is_undecided_and_every_field_has_its_words(visit: Visit) -> None:
     visit.go("#/differences?map=m0")
+    visit.has("table.map td.field", 4 * 6)  # methods x columns
     fields = visit.page.locator("table.map td.field")
-    assert fields.count() == 4 * 6  # methods x columns
     kinds = {name for kind in fields.evaluate_all("all => all.map(e => e.className)") for name in kind.split()}
     assert {"better", "undecided"} <= kinds
     grey, blue = (
@@ -145,7 +145,7 @@ def test_the_map_greys_what_is_undecided_and_every_field_has_its_words(visit: Vi
 def test_the_forest_has_a_picture_a_column_and_a_line_a_row_best_first(visit: Visit) -> None:
     visit.go("#/differences?map=m0")
     visit.page.locator("select[name=as]").select_option("forest")
-    assert visit.page.locator("figure.forest").count() == 6  # columns
+    visit.has("figure.forest", 6)  # columns
     first = visit.page.locator("figure.forest").first
     assert {text.split()[1] for text in first.locator(".effect text").all_text_contents()} == {
         *("sft", "lora", "dora", "dft")
@@ -155,21 +155,21 @@ def test_the_forest_has_a_picture_a_column_and_a_line_a_row_best_first(visit: Vi
     assert values == sorted(values, reverse=True)
     assert "better" in (first.locator("svg").get_attribute("aria-label") or "")
     visit.page.locator("select[name=map]").select_option(index=2)
-    assert visit.page.locator("figure.forest").count() == 1
-    assert visit.page.locator(".effect").count() == 8  # methods of both models
+    visit.has("figure.forest", 1)
+    visit.has(".effect", 8)  # methods of both models
 
 
 def test_training_has_a_picture_a_row_with_a_line_a_seed_and_names_rows_that_logged_nothing(visit: Visit) -> None:
     visit.go("#/training")
-    visit.page.wait_for_selector("figure.panel")
-    assert visit.page.locator("figure.panel").count() == 8 and visit.page.locator(".curve path").count() == 16
+    visit.has("figure.panel", 8)
+    visit.has(".curve path", 16)
     label = visit.page.locator("figure.panel svg").first.get_attribute("aria-label") or ""
     assert "seed 1 from" in label and "to 0.002 in 1000 steps" in label
     visit.page.get_by_label("Logged value").select_option("reward")
-    visit.page.wait_for_function("document.querySelectorAll('figure.panel').length === 2")
+    visit.has("figure.panel", 2)
     assert "lora (2 seeds) of small" in visit.page.locator("main .lead").last.inner_text()
     visit.page.get_by_role("searchbox").fill("lora")
-    visit.page.wait_for_function("document.querySelector('main').innerText.includes('logged reward')")
+    visit.shows("main div > p", "No row of these logged reward.")
 
 
 def test_a_score_opens_its_samples_beside_those_of_the_baseline(visit: Visit) -> None:
@@ -178,7 +178,7 @@ def test_a_score_opens_its_samples_beside_those_of_the_baseline(visit: Visit) ->
     visit.page.wait_for_selector(".item")
     assert visit.page.locator(".sides h4").all_inner_texts() == ["A: small.lora.s0", "B: small.base"]
     visit.page.get_by_role("button", name="only A right").click()
-    assert visit.page.locator(".list li").count() == 7  # divided by three, and odd: 3, 9, ..., 39
+    visit.has(".list li", 7)  # divided by three, and odd: 3, 9, ..., 39
     visit.page.get_by_role("button", name="next").click()
     assert visit.page.locator(".item h3").inner_text() == f"Item {9:016x}"
     item = visit.page.locator(".item").inner_text()
@@ -186,7 +186,7 @@ def test_a_score_opens_its_samples_beside_those_of_the_baseline(visit: Visit) ->
     assert visit.page.locator(".sides mark").all_inner_texts() == ["small.lora.s0.", "small.base."]
     assert visit.page.locator(".verdict").all_inner_texts() == ["✓ right · acc 1", "✗ wrong · acc 0"]
     visit.page.get_by_role("button", name="only B right").click()
-    assert visit.page.locator(".list li").count() == 13
+    visit.has(".list li", 13)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_words_that_only_one_of_two_answers_has_are_marked(
 
 def test_scores_stand_against_costs_and_a_row_without_a_cost_is_named(visit: Visit) -> None:
     visit.go("#/cost")
-    assert visit.page.locator("svg .spot").count() == 8
+    visit.has("svg .spot", 8)
     assert "base of small" in visit.page.locator("figcaption").inner_text()
     visit.page.locator("select[name=x]").select_option("trainable_parameters")
     assert visit.page.locator("svg text.name").first.text_content() == "trainable"
@@ -225,7 +225,8 @@ def test_scores_stand_against_costs_and_a_row_without_a_cost_is_named(visit: Vis
 
 def test_trends_have_a_point_a_day(visit: Visit) -> None:
     visit.go("#/trends")
-    assert visit.page.locator("svg .spot").count() == 5 == len(visit.column(1))
+    visit.has("svg .spot", 5)
+    assert len(visit.column(1)) == 5
 
 
 def test_the_keyboard_alone_sorts_searches_and_opens_a_sample(visit: Visit) -> None:
@@ -248,7 +249,6 @@ def test_the_keyboard_alone_sorts_searches_and_opens_a_sample(visit: Visit) -> N
 def test_a_narrow_screen_scrolls_tables_but_never_the_page(browser: Any, site: Path) -> None:
     for view in VIEWS:
         visit = Visit(browser, site, view, viewport={"width": 360, "height": 740})
-        visit.page.wait_for_timeout(100)
         wide = visit.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide == 0, view
         visit.close()
@@ -283,7 +283,6 @@ def test_names_and_contrast_are_as_axe_asks(browser: Any, site: Path, scheme: st
 
     for view in VIEWS:
         visit = Visit(browser, site, view, color_scheme=scheme)
-        visit.page.wait_for_timeout(150)
         found = Axe().run(visit.page, options={"preload": False})  # it would fetch the style sheet, which we forbid
         assert found.violations_count == 0, f"{view}\n{found.generate_report()}"
         visit.close()
@@ -295,9 +294,8 @@ def test_hostile_names_are_shown_letter_by_letter_and_nothing_of_them_runs(brows
     for view in VIEWS:
         visit = Visit(browser, tmp_path, view)
         visit.page.on("dialog", lambda said: pytest.fail(f"a name ran: {said.message}"))
-        visit.page.wait_for_timeout(100)
         assert visit.page.title() == HOSTILE[1] == visit.page.locator("h1").inner_text()
-        assert visit.page.locator("img, iframe, main script").count() == 0
+        visit.has("img, iframe, main script", 0)
         if view == "#/overview":
             assert set(HOSTILE) <= set(visit.column(1)) and set(HOSTILE[:2]) == set(visit.column(2))
         visit.close()
@@ -315,7 +313,7 @@ def test_the_pages_of_a_real_run_show_its_rows_and_what_its_model_was_asked_and_
     visit.page.wait_for_selector(".item")
     words = visit.page.locator(".item .name").all_inner_texts()
     assert {"Prompt as sent", "Expected", "Answer as read by the scorer", "Output"} <= set(words)
-    assert visit.page.locator(".list li").count() == 12
+    visit.has(".list li", 12)
     visit.close()
 
 

@@ -22,7 +22,6 @@
       if (location.hash !== "#main") Harness.show();
     });
     Harness.show();
-    document.documentElement.dataset.ready = "yes";
   };
 
   Harness.show = () => {
@@ -44,6 +43,7 @@
       }
     }
     drawn = same;
+    document.documentElement.dataset.shown = location.hash;
   };
 
   // An address may name what this board does not have: an old link, or a mistake in typing.
