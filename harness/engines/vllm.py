@@ -189,10 +189,10 @@ class VLLMEngine:
         return sorted({token for table in tables for token in table})[: choices.MOST]
 
     def _sentinel(self) -> int:
-        """Send one fixed prompt that fills two blocks of the prefix cache; how many of its tokens were cached."""
+        """Send one fixed prompt that fills a block of the prefix cache; how many of its tokens were cached."""
         block = self._llm.llm_engine.vllm_config.cache_config.block_size
         ids = [i for prompt in self._canary_prompts for i in prompt]
-        ids = (ids * (2 * block // len(ids) + 1))[: min(2 * block + 1, self._prompts.limit - 1)]
+        ids = (ids * (block // len(ids) + 1))[: min(block + 1, self._prompts.limit - 1)]
         [(_, output)] = self._run([(ids, self._params(max_tokens=1))])
         return int(output.num_cached_tokens or 0)
 

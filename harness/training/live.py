@@ -20,6 +20,7 @@ from harness.methods.base import overrides
 from harness.training import artifacts
 from harness.training.context import Context
 from harness.training.opening import Opener
+from harness.training.overwrite import DTYPE, overwrite
 
 
 class Models:
@@ -35,9 +36,9 @@ class Models:
         ctx, base, init = self.ctx, self.opener.folder, self.opener.init
         if name == "live":
             step = ctx.step - ctx.step % self.every
-            return self._once(name, f"{name}:{ctx.stage.name}:{step}")
+            return self._once(name, f"{name}:{ctx.stage.name}", f"{name}:{ctx.stage.name}:{step}")
         if name != "base":
-            return self._once(name, name)
+            return self._once(name, name, name)
         if init is None:
             return Artifact(base, "base", name=name)
         return Artifact(base, "start", artifacts.read_artifact(init)["kind"], init, name)
@@ -46,24 +47,24 @@ class Models:
         """Remove what was written."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _once(self, name: str, key: str) -> Artifact:
-        """The artifact under this key, written where it is not there; an older one of the name goes."""
+    def _once(self, name: str, place: str, key: str) -> Artifact:
+        """The artifact under this key, written where it is not there; what the place or the name had before goes."""
         made = self._made.get(name)
         if made is None or made.digest != key:
-            folder = self.folder / name
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
+            folder = self.folder / place
+            if made is not None and made.path != folder:
+                shutil.rmtree(made.path or folder)
             with torch.no_grad():
-                self._write(name, folder)
+                _save(self._plain(name), folder)
             made = self._made[name] = Artifact(self.opener.folder, key, "full", folder, key)
         return made
 
-    def _write(self, name: str, folder: Path) -> None:
+    def _plain(self, name: str) -> Any:
+        """The model without what its members wrapped it in."""
         ctx = self.ctx
         wrapped = [m for m in ctx.stack if overrides(m, "wrap") or overrides(m, "unwrap")]
         if name == "live" and not wrapped and ctx.stage.init == "base":
-            _save(ctx.model, ctx.model.state_dict(), folder)
-            return
+            return ctx.model
         saved, memory = dict(ctx.saved), dict(ctx.memory)  # unwrapping may leave side files
         model: Any = self._again() if name == "live" else self.opener.frozen(ctx, name)
         for member in reversed(ctx.stack):
@@ -71,7 +72,7 @@ class Models:
         ctx.saved = saved
         ctx.memory.clear()
         ctx.memory.update(memory)
-        _save(model, model.state_dict(), folder)
+        return model
 
     def _again(self) -> nn.Module:
         """Another model with the live weights."""
@@ -84,7 +85,12 @@ class Models:
         return model
 
 
-def _save(model: Any, state: Mapping[str, torch.Tensor], folder: Path) -> None:
+def _save(model: Any, folder: Path) -> None:
+    state: Mapping[str, torch.Tensor] = model.state_dict()
+    if overwrite(folder / "model.safetensors", state):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     once: dict[int, torch.Tensor] = {}  # what is tied stays tied, and is written once
     half = {name: once.setdefault(t.data_ptr(), _half(t)) for name, t in state.items()}
     model.save_pretrained(folder, state_dict=half)
@@ -92,4 +98,4 @@ def _save(model: Any, state: Mapping[str, torch.Tensor], folder: Path) -> None:
 
 
 def _half(t: torch.Tensor) -> torch.Tensor:
-    return t.to(torch.bfloat16) if t.is_floating_point() else t
+    return t.to(DTYPE) if t.is_floating_point() else t
