@@ -1,7 +1,7 @@
 """How long OpenMP threads should spin while they wait. Run by hand: `python benchmarks/threads.py`.
 
 Generates 100 answers of 100 tokens with SmolLM2-135M through vLLM under several settings, one process each, once on
-idle cores and once with a busy process beside it. The setting that the product uses is in `harness/driver.py`.
+idle cores and once with a busy process beside it. The setting that the product uses is in `harness/jobs/driver.py`.
 """
 
 from __future__ import annotations

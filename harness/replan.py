@@ -12,12 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.execute import Asked
+from harness.jobs.execute import Asked
+from harness.jobs.worker import JobFile
 from harness.matrix import load_matrix
-from harness.plan import Plan, Where, make_plan
+from harness.planning.plan import Plan, Where, make_plan
 from harness.runs import load_run, run_folder, write
 from harness.store import Store
-from harness.worker import JobFile
 
 MATRIX, PLANNED = "matrix.yaml", "planned.json"
 

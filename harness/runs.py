@@ -14,8 +14,8 @@ from typing import Any
 
 from harness.errors import HarnessError, nearest
 from harness.evaluation.task import Task
-from harness.pending import keys_by_cell
-from harness.plan import Plan, measured, protocol_of
+from harness.planning.pending import keys_by_cell
+from harness.planning.plan import Plan, measured, protocol_of
 from harness.results.frame import CellView, TaskView
 from harness.store import RUNS, Store, disk
 from harness.store.transfer import export, import_

@@ -17,7 +17,7 @@ from harness.nightly.measure import Part, Setting, plan_part, store_of
 from harness.nightly.nights import Line, Nights
 from harness.nightly.procedure import Outcome, Procedure, Wanted
 from harness.nightly.report import as_json, files
-from harness.planned import PlannedCell, PlannedTask
+from harness.planning.planned import PlannedCell, PlannedTask
 from harness.results.frame import collect
 from harness.runs import cell_views
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from harness.errors import Problems
-from harness.lines import wanted, with_starts
 from harness.matrix import Matrix, load_matrix
 from harness.methods.dpo import DPO
 from harness.methods.sft import SFT
-from harness.pending import pending
-from harness.plan import Plan, Where, make_plan
+from harness.planning.lines import wanted, with_starts
+from harness.planning.pending import pending
+from harness.planning.plan import Plan, Where, make_plan
 from harness.runs import RunView, load_run, view_of
 from harness.store import Store
 from tests.runs import harness

@@ -20,7 +20,7 @@ from harness import methods
 from harness.errors import HarnessError, Refused, StepFailed
 from harness.matrix import Budget, TrainSettings, load_matrix
 from harness.matrix.schema import CommandTrainer
-from harness.plan import Where, make_plan
+from harness.planning.plan import Where, make_plan
 from harness.training.adapters import TrainResult, TrainTask, make
 from tests.runs import harness, write_matrix
 from tests.training import make_rows, train, write_rows

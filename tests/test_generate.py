@@ -15,7 +15,7 @@ import harness.engines
 from harness.engines.base import Activation, Artifact, Request, Response
 from harness.engines.fake import FakeEngine
 from harness.matrix import load_matrix
-from harness.plan import Plan, Where, make_plan
+from harness.planning.plan import Plan, Where, make_plan
 from harness.steps import Bench, run_data, run_generate, run_train
 from harness.store import Store
 

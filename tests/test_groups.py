@@ -9,7 +9,7 @@ import pytest
 
 from harness.errors import HarnessError, Problems
 from harness.matrix import load_matrix
-from harness.plan import Plan, Where, make_plan
+from harness.planning.plan import Plan, Where, make_plan
 from harness.runs import cell_views, load_run
 from harness.store import Store
 from tests.runs import harness
@@ -146,7 +146,7 @@ def test_rows_are_divided_after_they_are_sampled(tmp_path: Path, tiny_model: Pat
     text = file.read_text()
     file.write_text(text.replace('rows.jsonl"}', 'rows.jsonl", rows: 20}'))
     from harness.data.sources import rows
-    from harness.groups import source_of
+    from harness.planning.groups import source_of
 
     found = plan(file)
     shares = [rows(source_of(found.sources["sums"], cell.cell)) for cell in found.cells]

@@ -15,7 +15,7 @@ from harness.data.models import find_model, materialise
 from harness.errors import HarnessError, Problems
 from harness.evaluation.suite_file import Recipe
 from harness.matrix import load_matrix
-from harness.plan import Where, make_plan
+from harness.planning.plan import Where, make_plan
 from harness.training.heads import Head, Texts, apply_head, open_head, train_head
 from tests.runs import harness
 from tests.tiny import make_tiny_encoder, make_tiny_model

@@ -18,7 +18,7 @@ from harness.engines.base import Artifact, Request
 from harness.engines.fake import FakeEngine
 from harness.errors import HarnessError
 from harness.matrix import load_matrix
-from harness.plan import Plan, Where, make_plan, protocol_of
+from harness.planning.plan import Plan, Where, make_plan, protocol_of
 from harness.results.frame import collect
 from harness.runs import cell_views
 from harness.steps import Bench, run_generate, run_judge, run_score

@@ -20,7 +20,7 @@ from harness.methods.dft import DFT
 from harness.methods.dpo import DPO
 from harness.methods.lora import LoRA
 from harness.methods.sft import SFT
-from harness.plan import Where, make_plan
+from harness.planning.plan import Where, make_plan
 from harness.training.adapters import make
 from tests.runs import write_matrix
 from tests.training import Before, Watch, make_pairs, make_rows, train, write_rows

@@ -20,7 +20,7 @@ from harness.matrix import load_matrix
 from harness.methods.base_model import BaseModel
 from harness.methods.urial import STOPS, URIAL
 from harness.methods.urial_examples import EXAMPLES, HELPFUL, INSTRUCTION
-from harness.plan import Where, make_plan
+from harness.planning.plan import Where, make_plan
 from harness.steps import Bench, run_generate
 from harness.steps.responses import answered, prompted
 from harness.store import Store

@@ -20,7 +20,7 @@ from harness.evaluation.tool_answers import check_calls, gold_calls
 from harness.evaluation.tool_calls import Call
 from harness.evaluation.tool_formats import as_tools, parse_native
 from harness.matrix.matrix import load_matrix
-from harness.plan import Where, make_plan
+from harness.planning.plan import Where, make_plan
 from tests.bfcl_answers import ANSWERED, CATEGORIES, rows_of
 from tests.tiny import TEMPLATE
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.progress import LiveProgress, PlainProgress, duration, make_progress
+from harness.jobs.progress import LiveProgress, PlainProgress, duration, make_progress
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
 import time
-from harness.progress import make_progress
+from harness.jobs.progress import make_progress
 view = make_progress()
 view.start(8)
 view.job_started("t", "train tiny.a-method-with-a-rather-long-name.s0")

@@ -23,7 +23,7 @@ from harness.methods import GROUP, build
 from harness.methods.base import Method
 from harness.methods.facts import ModelFacts, targeted
 from harness.methods.peft_limits import LIMITS, check_limits
-from harness.plan import Where, make_plan
+from harness.planning.plan import Where, make_plan
 from tests.runs import harness
 from tests.test_method_peft_family import SMALL, opened
 from tests.training import make_rows, offer_methods, train, write_rows
@@ -319,7 +319,7 @@ def test_every_check_is_made_without_torch(tmp_path: Path, tiny_model: Path) -> 
     file = write(tmp_path, tiny_model, "lora, {mft: {mask_token: <unk>}}, {sstoken: {layer: 1}}")
     code = (
         "import sys; from pathlib import Path; from harness.matrix import load_matrix\n"
-        "from harness.plan import Where, make_plan\n"
+        "from harness.planning.plan import Where, make_plan\n"
         f"make_plan(load_matrix(Path({str(file)!r})), Where())\n"
         "assert not {'torch', 'transformers', 'peft', 'tokenizers'} & set(sys.modules)"
     )
@@ -329,7 +329,7 @@ def test_every_check_is_made_without_torch(tmp_path: Path, tiny_model: Path) -> 
 def test_facts_are_read_once_a_model_and_ten_thousand_cells_are_checked_in_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model: Path
 ) -> None:
-    import harness.plan as planning
+    import harness.planning.plan as planning
 
     read: list[str] = []
 

@@ -210,7 +210,7 @@ def test_kill_at_any_moment_then_the_same_command_gives_the_same_table(
             if victim == "driver":
                 process.kill()
             else:
-                for pid in alive(str(tmp_path), command="harness.worker")[:1]:
+                for pid in alive(str(tmp_path), command="harness.jobs.worker")[:1]:
                     os.kill(pid, signal.SIGKILL)
         if victim == "driver":
             assert wait_until(lambda: not alive(str(tmp_path)), 5), "processes of ours outlived the driver"

@@ -23,7 +23,7 @@ from harness.matrix import Budget, TrainSettings, load_matrix
 from harness.methods.base import Method
 from harness.methods.grpo import GRPO
 from harness.methods.lora import LoRA
-from harness.plan import Where, make_plan
+from harness.planning.plan import Where, make_plan
 from harness.training import verify
 from harness.training.adapters import TrainResult, TrainTask, make
 from tests.runs import write_matrix

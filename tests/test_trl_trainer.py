@@ -11,7 +11,7 @@ import pytest
 from harness import methods
 from harness.errors import HarnessError, MissingExtra, Refused
 from harness.matrix import Budget, TrainSettings, load_matrix
-from harness.plan import Where, make_plan
+from harness.planning.plan import Where, make_plan
 from harness.training.adapters import TrainResult, TrainTask, make, trl
 from tests.runs import harness, write_matrix
 from tests.training import make_pairs, make_rows, write_rows

@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
-from harness import methods, sampling
+from harness import methods
 from harness.data.split import hold_out
 from harness.errors import HarnessError, MissingExtra, Problems, Refused
 from harness.matrix import Budget, Matrix, MethodEntry, TrainSettings, TuneSettings, load_matrix
 from harness.matrix.cells import Cell
 from harness.methods.base import Method
-from harness.plan import Plan, Where, make_plan
-from harness.sampling import Search
-from harness.tuning import RATE, Dimension, knob_is_whole, rebuilt, space, with_parameters
+from harness.planning import sampling
+from harness.planning.plan import Plan, Where, make_plan
+from harness.planning.sampling import Search
+from harness.planning.tuning import RATE, Dimension, knob_is_whole, rebuilt, space, with_parameters
 from tests.training import make_pairs, make_rows, train
 
 HEAD = """\

@@ -15,8 +15,8 @@ import pytest
 from harness import methods
 from harness.errors import HarnessError, StepFailed
 from harness.matrix import load_matrix
-from harness.plan import Where, make_plan
-from harness.planned import PlannedCell
+from harness.planning.plan import Where, make_plan
+from harness.planning.planned import PlannedCell
 from harness.results.frame import collect
 from harness.results.table import make_table
 from harness.runs import cell_views

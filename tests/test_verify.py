@@ -9,7 +9,7 @@ import pytest
 
 from harness.errors import HarnessError, Problems
 from harness.matrix import load_matrix
-from harness.plan import Where, make_plan
+from harness.planning.plan import Where, make_plan
 from harness.training.verify import checker, score, scores
 from tests.runs import write_matrix
 from tests.training import make_rows, write_rows

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessError, StepFailed
-from harness.worker import forked
+from harness.jobs.worker import forked
 
 
 def tasks(run: Callable[[str], object], *names: str) -> list[Any]:
@@ -58,7 +58,7 @@ def test_an_interrupted_worker_ends_its_cells(tmp_path: Path) -> None:
     code = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from harness.worker import forked, interruptible\n"
+        "from harness.jobs.worker import forked, interruptible\n"
         "interruptible()\n"
         "def run():\n"
         "    Path(sys.argv[1]).write_text(str(os.getpid()))\n"

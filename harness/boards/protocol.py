@@ -16,8 +16,8 @@ from harness.engines.base import EngineSpec
 from harness.errors import HarnessError, Problems
 from harness.evaluation.suite import choose_tasks, load_suite
 from harness.evaluation.task import Task
-from harness.keys import answerer
-from harness.plan import Where
+from harness.planning.keys import answerer
+from harness.planning.plan import Where
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ from harness.commands.run import carry_out
 from harness.errors import HarnessError, Problems
 
 if TYPE_CHECKING:
-    from harness.plan import Plan
+    from harness.planning.plan import Plan
     from harness.store import Store
 
 
 def evaluate(args: argparse.Namespace) -> int:
     """The command."""
-    from harness.execute import Asked
+    from harness.jobs.execute import Asked
 
     store = store_of(args)
     matrix = make_matrix(args)

@@ -10,7 +10,7 @@ from harness.commands.named import plan_of, store_of
 from harness.commands.text import as_json, columns, size
 
 if TYPE_CHECKING:
-    from harness.plan import Plan
+    from harness.planning.plan import Plan
     from harness.store import Store
 
 
@@ -22,7 +22,7 @@ def gc(args: argparse.Namespace) -> int:
 
 def _list(store: Store, plans: Sequence[Plan], *, delete: bool, json_wanted: bool) -> int:
     """With plans, steps that none of them needs can go too, and weights that their `keep` does not ask for."""
-    from harness.driver import sheddable
+    from harness.jobs.driver import sheddable
     from harness.store import gc as collector
 
     wanted = {(s.kind, s.key) for plan in plans for s in plan.steps().values()} if plans else None

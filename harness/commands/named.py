@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
-    from harness.plan import Plan, Where
+    from harness.planning.plan import Plan, Where
     from harness.runs import RunView
     from harness.store import Store
 
@@ -24,7 +24,7 @@ def is_matrix(name: str) -> bool:
 
 def where_of(args: argparse.Namespace) -> Where:
     """The mirror, and whether the hub may be asked: not with a mirror, nor where the environment says so."""
-    from harness.plan import Where
+    from harness.planning.plan import Where
 
     return Where(args.mirror, args.offline or args.mirror is not None or os.environ.get("HF_HUB_OFFLINE") == "1")
 
@@ -32,7 +32,7 @@ def where_of(args: argparse.Namespace) -> Where:
 def plan_of(args: argparse.Namespace, *, whole: bool = False) -> Plan:
     """The plan of the matrix file that a command names; `whole` ignores `--only`."""
     from harness.matrix import load_matrix
-    from harness.plan import make_plan
+    from harness.planning.plan import make_plan
 
     matrix = load_matrix(Path(args.matrix), overrides=args.set)
     only = () if whole else args.only

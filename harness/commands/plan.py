@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from harness.commands.named import plan_of, store_of, warn
 from harness.commands.text import as_json, columns
 from harness.errors import HarnessError
-from harness.progress import duration
+from harness.jobs.progress import duration
 
 if TYPE_CHECKING:
-    from harness.pending import Estimate, Todo
-    from harness.plan import Plan
+    from harness.planning.pending import Estimate, Todo
+    from harness.planning.plan import Plan
     from harness.store import Store
 
 DISCORDANCE = 0.10  # the share of 0/1 items on which two runs are taken to differ
@@ -58,7 +58,7 @@ def _told_apart(plan: Plan, seed_sd: float) -> Iterator[str]:
 
 def print_plan(plan: Plan, store: Store, *, verbose: bool, json_wanted: bool) -> int:
     """What is still to be done of a plan, in order, then notes and the expected cost."""
-    from harness.pending import estimate, pending, previous
+    from harness.planning.pending import estimate, pending, previous
     from harness.runs import run_folder
 
     todo = pending(plan, store, previous(run_folder(store, plan.matrix.name)))

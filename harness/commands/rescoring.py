@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from harness.jobs.worker import forked, load_packages
 from harness.machine import cores
-from harness.plan import Plan
-from harness.planned import PlannedCell, PlannedTask, Step
+from harness.planning.plan import Plan
+from harness.planning.planned import PlannedCell, PlannedTask, Step
 from harness.results.frame import read_samples
 from harness.results.items import name_items
 from harness.steps import Bench, run_score
 from harness.steps.items import run_items
 from harness.store import Record, Store
-from harness.worker import forked, load_packages
 
 UPSTREAM = ("generate", "judge")  # parts of a score step's identity that name what it scores
 

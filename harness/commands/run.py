@@ -10,14 +10,14 @@ from harness.commands.plan import print_plan
 from harness.commands.table import Wanted, print_table
 
 if TYPE_CHECKING:
-    from harness.execute import Asked
-    from harness.plan import Plan
+    from harness.jobs.execute import Asked
+    from harness.planning.plan import Plan
     from harness.store import Store
 
 
 def run(args: argparse.Namespace) -> int:
     """The command. 0 when every cell has every number."""
-    from harness.execute import Asked
+    from harness.jobs.execute import Asked
     from harness.trackers import check
 
     store, plan = store_of(args), plan_of(args)
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
 def carry_out(plan: Plan, whole: Plan, store: Store, asked: Asked, *, json_wanted: bool) -> int:
     """Do a plan and print its table. whole: the plan of all cells, which is what the run's name stands for."""
-    from harness.execute import execute
+    from harness.jobs.execute import execute
     from harness.replan import keep
     from harness.runs import run_folder, save_run, view_of
     from harness.trackers import tell_and_warn

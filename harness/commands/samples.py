@@ -15,7 +15,7 @@ from harness.errors import HarnessError, nearest
 
 if TYPE_CHECKING:
     from harness.engines.base import Request, Response
-    from harness.planned import PlannedCell, PlannedTask
+    from harness.planning.planned import PlannedCell, PlannedTask
     from harness.store import Store
 
 RIGHT, WRONG = "right", "wrong"

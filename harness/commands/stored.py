@@ -10,7 +10,7 @@ from harness.commands.prompt import as_dict, in_words
 if TYPE_CHECKING:
     from harness.engines.base import Request
     from harness.evaluation.task import Task
-    from harness.plan import Plan
+    from harness.planning.plan import Plan
     from harness.results.frame import TaskView
     from harness.store import Record, Store
 

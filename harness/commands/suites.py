@@ -12,7 +12,7 @@ from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from harness.evaluation.suite import Suite
-    from harness.plan import Where
+    from harness.planning.plan import Where
 
 
 def suites(args: argparse.Namespace) -> int:

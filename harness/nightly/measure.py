@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.digest import digest, file_digest
-from harness.execute import Asked, execute
+from harness.jobs.execute import Asked, execute
 from harness.matrix import load_matrix
 from harness.matrix.schema import Limit
 from harness.nightly.nights import Line
-from harness.plan import Plan, Where, make_plan
-from harness.planned import PlannedCell, PlannedTask, Step
+from harness.planning.plan import Plan, Where, make_plan
+from harness.planning.planned import PlannedCell, PlannedTask, Step
 from harness.results.frame import CellResult, Result, collect, read_samples
 from harness.results.items import write_items
 from harness.runs import cell_views, save_run

@@ -1,6 +1,6 @@
 """The step functions: tune, data, train, generate (by an engine or by trained heads), judge, score, overlap, items.
 
-Each works inside one claimed attempt and publishes it. They run in workers (`harness/worker.py`); what they need was
+Each works inside one claimed attempt and publishes it. They run in workers (`jobs/worker.py`); what they need was
 resolved by the plan, what they leave is in the store.
 """
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.plan import Plan
-from harness.planned import WHOLE, PlannedCell, Step
+from harness.planning.plan import Plan
+from harness.planning.planned import WHOLE, PlannedCell, Step
+from harness.planning.tuning import rebuilt, with_parameters
 from harness.store import Attempt, Busy, Done, Record, Store
-from harness.tuning import rebuilt, with_parameters
 
 Report = Callable[[str, float, float, str], None]  # step key, done, total, note
 

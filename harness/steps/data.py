@@ -7,9 +7,9 @@ from typing import Any
 from harness.data.chat import to_rows
 from harness.data.models import harness_cache, materialise
 from harness.data.sources import rows as source_rows
-from harness.groups import source_of
 from harness.methods.base import overrides
-from harness.planned import PlannedCell
+from harness.planning.groups import source_of
+from harness.planning.planned import PlannedCell
 from harness.steps.bench import Bench, write_lines
 from harness.steps.tune import run_tune
 from harness.store import Record

@@ -24,7 +24,7 @@ from harness.digest import digest
 from harness.engines.base import Artifact, Engine, EngineSpec, Request, Response
 from harness.errors import HarnessError
 from harness.evaluation.task import Task
-from harness.planned import PlannedCell, PlannedTask
+from harness.planning.planned import PlannedCell, PlannedTask
 from harness.steps.bench import Bench
 from harness.steps.responses import Answering, share_out
 from harness.store import Busy, Done, Record

@@ -21,7 +21,7 @@ from harness.data.sources import rows
 from harness.engines.base import Request, Response
 from harness.errors import HarnessError
 from harness.evaluation.task import Task
-from harness.planned import PlannedCell, PlannedTask
+from harness.planning.planned import PlannedCell, PlannedTask
 from harness.steps.bench import Bench, write_lines
 from harness.steps.generate import artifact_of, base_first
 from harness.store import Attempt, Record

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from contextlib import suppress
 
-from harness.planned import PlannedCell, Step
+from harness.planning.planned import PlannedCell, Step
 from harness.results.frame import read_samples
 from harness.results.items import write_items
 from harness.store import Busy, Done, Store

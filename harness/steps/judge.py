@@ -18,7 +18,7 @@ from harness.evaluation.judge.calibration import Calibration, assess, calibratio
 from harness.evaluation.judge.cases import all_asked, cases
 from harness.evaluation.judge.judges import JudgeSpec, OpenJudge, open_judge
 from harness.evaluation.suite_file import Judge
-from harness.planned import PlannedCell, PlannedTask, Step
+from harness.planning.planned import PlannedCell, PlannedTask, Step
 from harness.steps.bench import Bench
 from harness.steps.responses import Answering, read_responses
 from harness.steps.score import scored_answers

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import asdict
 
 from harness.methods.base import overrides
-from harness.planned import PlannedCell, PlannedTask
+from harness.planning.planned import PlannedCell, PlannedTask
 from harness.results.frame import read_samples
 from harness.results.items import name_items
 from harness.steps.bench import Bench, write_lines

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.engines.base import Request, Response
 from harness.methods.base import Method, overrides
-from harness.planned import PlannedTask
+from harness.planning.planned import PlannedTask
 from harness.store import Attempt
 
 

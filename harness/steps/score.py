@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.evaluation import sandbox
 from harness.methods.base import overrides
-from harness.planned import WHOLE, PlannedCell, PlannedTask
+from harness.planning.planned import WHOLE, PlannedCell, PlannedTask
 from harness.results.items import sums
 from harness.steps.bench import Bench, write_lines
 from harness.steps.responses import answered, read_responses

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from harness.data.models import harness_cache, materialise
 from harness.errors import HarnessError
-from harness.lines import is_over, wanted, with_starts
-from harness.planned import PlannedCell, Step
+from harness.planning.lines import is_over, wanted, with_starts
+from harness.planning.planned import PlannedCell, Step
 from harness.steps.bench import Bench
 from harness.steps.data import run_data
 from harness.steps.tune import run_tune

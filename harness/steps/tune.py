@@ -19,14 +19,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from harness import tuning
 from harness.data.chat import to_rows
 from harness.data.models import harness_cache, materialise
 from harness.data.sources import rows as source_rows
 from harness.data.split import hold_out
 from harness.errors import StepFailed
-from harness.planned import PlannedCell, Step
-from harness.sampling import Search
+from harness.planning import tuning
+from harness.planning.planned import PlannedCell, Step
+from harness.planning.sampling import Search
 from harness.steps.bench import Bench, write_lines
 from harness.store import Attempt, Record
 from harness.store.attempt import failure_kind

@@ -8,7 +8,7 @@
                            0003.damaged/ a record that was set aside
 
 Any number of processes and machines may share one store: it needs exclusive `link` and atomic `rename`, nothing else.
-It does not decide what to run (harness.plan) or what to remove (harness.store.gc).
+It does not decide what to run (harness.planning.plan) or what to remove (harness.store.gc).
 """
 
 from __future__ import annotations

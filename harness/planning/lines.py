@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.planned import PlannedCell, PlannedTask
+from harness.planning.planned import PlannedCell, PlannedTask
 from harness.store import Store
 
 

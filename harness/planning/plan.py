@@ -11,31 +11,31 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness import sampling, tuning
 from harness.data.chat import columns, gives_pairs, to_rows
 from harness.data.facts import facts_of
 from harness.data.models import ModelSource, find_model
 from harness.data.sources import Source, pin
 from harness.data.sources import rows as source_rows
 from harness.digest import digest
-from harness.encoders import refusals
 from harness.engines import check as check_engine
 from harness.engines.base import EngineSpec
 from harness.errors import HarnessError, Problems, Refused
 from harness.evaluation.judge.judges import JudgeSpec, plan_judge, with_judge
 from harness.evaluation.native_tools import check_tools
 from harness.evaluation.suite import Task, choose_tasks, load_suite
-from harness.groups import by_groups, source_of
-from harness.keys import TaskKeys, answerer, data_step, stack_identity, train_step, tune_step
 from harness.matrix import Cell, Matrix, SuiteEntry, make_cell
 from harness.matrix.method_entries import TUNED
 from harness.matrix.schema import PLACEMENT, Limit
 from harness.methods import build
 from harness.methods.base import Method, Stage, check_served, check_start, generates, overrides, owner
 from harness.methods.facts import ModelFacts
-from harness.planned import PlannedCell, Step
-from harness.refused import no_text, of_method, of_model, sends_conversations
-from harness.rows_needed import check_rows, checks_rows, lacking, of_rows
+from harness.planning import sampling, tuning
+from harness.planning.encoders import refusals
+from harness.planning.groups import by_groups, source_of
+from harness.planning.keys import TaskKeys, answerer, data_step, stack_identity, train_step, tune_step
+from harness.planning.planned import PlannedCell, Step
+from harness.planning.refused import no_text, of_method, of_model, sends_conversations
+from harness.planning.rows_needed import check_rows, checks_rows, lacking, of_rows
 from harness.training.adapters import make as make_adapter
 
 

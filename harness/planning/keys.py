@@ -17,7 +17,7 @@ from harness.evaluation import contamination
 from harness.evaluation.task import Task
 from harness.matrix import Cell
 from harness.methods.base import Method, Stage, generates, overrides
-from harness.planned import PlannedCell, PlannedTask, Step
+from harness.planning.planned import PlannedCell, PlannedTask, Step
 
 HEAD_TRAINER = ["heads", 1]  # the second is raised whenever the same recipe may train another head
 

@@ -1,4 +1,4 @@
-"""One job in a process of its own: `python -m harness.worker JOB.json`. It plans again, finds its steps, and runs them.
+"""One job in a process of its own: `python -m harness.jobs.worker JOB.json`. It plans again and runs its steps.
 
 Progress goes as JSON lines to the descriptor named by HARNESS_EVENTS_FD; everything else it prints is its log. A step
 that fails leaves its reason in the store; the exit code says only whether all of the job's steps came out.
@@ -25,12 +25,12 @@ from typing import Any
 
 from harness.data.models import harness_cache, materialise
 from harness.errors import HarnessError, StepFailed
-from harness.lines import with_starts
 from harness.machine import cores
 from harness.matrix import load_matrix
 from harness.matrix.schema import Limit
-from harness.plan import Plan, Where, make_plan
-from harness.planned import PlannedCell, PlannedTask
+from harness.planning.lines import with_starts
+from harness.planning.plan import Plan, Where, make_plan
+from harness.planning.planned import PlannedCell, PlannedTask
 from harness.runners.base import EVENTS_FD, LOG
 from harness.steps import Bench, run_generate, run_heads, run_judge, run_overlap, run_score, run_train
 from harness.store import Store

@@ -16,15 +16,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.lines import wanted, with_starts
+from harness.jobs.progress import Progress as View
+from harness.jobs.worker import JobFile
 from harness.machine import gpus
-from harness.pending import Todo
-from harness.plan import Plan
-from harness.planned import PlannedCell, Route, Step
-from harness.progress import Progress as View
+from harness.planning.lines import wanted, with_starts
+from harness.planning.pending import Todo
+from harness.planning.plan import Plan
+from harness.planning.planned import PlannedCell, Route, Step
 from harness.runners.base import LOG, Ended, Job, Progress, Runner
 from harness.store import Record, Store
-from harness.worker import JobFile
 
 POLL = 0.5  # seconds
 CELLS = 8  # trainings a job: enough to share its start, few enough to balance devices
@@ -184,7 +184,7 @@ class Driver:
             self.slot[job.id] = slot
         self.running[job.id] = Running(job)
         self.started[job.id] = time.monotonic()
-        argv = (sys.executable, "-m", "harness.worker", str(file))
+        argv = (sys.executable, "-m", "harness.jobs.worker", str(file))
         log = file.with_suffix(".log")
         env = {**environment(slot, self.template.offline), LOG: str(log.absolute())}
         self.runner.submit(Job(job.id, argv, env, log))

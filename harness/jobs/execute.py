@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.driver import Driver, Planned, device_slots, file_name, make_jobs, shed
+from harness.jobs.driver import Driver, Planned, device_slots, file_name, make_jobs, shed
+from harness.jobs.progress import make_progress
+from harness.jobs.worker import JobFile
 from harness.matrix.schema import Limit
-from harness.pending import pending
-from harness.plan import Plan
-from harness.progress import make_progress
+from harness.planning.pending import pending
+from harness.planning.plan import Plan
 from harness.runners.profile import Profile, load_profile, make_runner
 from harness.runs import run_folder, write
 from harness.steps.items import run_items
 from harness.store import Store
-from harness.worker import JobFile
 
 
 @dataclass(frozen=True)

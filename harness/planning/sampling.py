@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from harness.errors import MissingExtra
-from harness.tuning import Dimension, Value
+from harness.planning.tuning import Dimension, Value
 
 Outcome = Literal["ok", "diverged", "failed"]
 INSTALL = "pip install '.[tune]'"

@@ -13,9 +13,9 @@ from statistics import median
 from typing import Any
 
 from harness.digest import differences
-from harness.lines import diverged, with_starts
-from harness.plan import Plan
-from harness.planned import WHOLE, PlannedCell, Step
+from harness.planning.lines import diverged, with_starts
+from harness.planning.plan import Plan
+from harness.planning.planned import WHOLE, PlannedCell, Step
 from harness.results.frame import STEPPING
 from harness.store import Store
 

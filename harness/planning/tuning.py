@@ -1,7 +1,7 @@
 """Tuning: the space of a stack, the key of the search in it, and a cell with the parameters that were found.
 
-Pure: the trials are run by `harness.steps.tune`, numbers are drawn by Optuna (`harness.sampling`). A range is a
-method's own `knobs`, and every method has the learning rate besides. Names are those of a grid: `train.lr`, `lora.r`.
+Pure: the trials are run by `harness.steps.tune`, numbers are drawn by Optuna (`sampling.py`). A range is a method's
+own `knobs`, and every method has the learning rate besides. Names are those of a grid: `train.lr`, `lora.r`.
 """
 
 from __future__ import annotations
