@@ -56,6 +56,7 @@ def trained(
             "stack": [[name, 1, {}] for name in stack],
             "trainer": ["native", 1],
             "model": "m",
+            "seed": 0,
             "settings": settings,
             **changes,
         },
@@ -71,20 +72,26 @@ def trained(
 def test_costs_are_multiples_of_what_sft_spent_in_the_same_way(tmp_path: Path) -> None:
     folder = tmp_path / "small" / "entries"
     entry(folder, "sft,0", trained("sft", seconds=9))
-    entry(folder, "sft,1", trained("sft", seconds=11))
-    entry(folder, "dpo,0", trained("dpo", extra=100, seconds=30, peak=1500))
-    entry(folder, "two,0", trained("two", tokens=40, seconds=5), trained("two", tokens=60, extra=50, peak=900))
+    entry(folder, "sft,1", trained("sft", seconds=11, seed=1))
+    entry(folder, "sft,2", trained("sft", seconds=70, seed=2))
+    entry(folder, "dpo,0", trained("dpo", extra=100, seconds=20, peak=1500))
+    entry(folder, "dpo,1", trained("dpo", extra=100, seconds=40, peak=1500, seed=1))
+    entry(folder, "dpo,3", trained("dpo", seconds=70, seed=3))
+    entry(folder, "dft,3", trained("dft", seed=3))
+    entry(
+        folder, "two,0", trained("two", tokens=40, seconds=5), trained("two", tokens=60, extra=50, seconds=13, peak=900)
+    )
     entry(folder, "lora+dft,0", trained("lora", "dft"))
     entry(folder, "sft>dpo,0", trained("sft", seconds=70), trained("dpo", seconds=70))
     entry(folder, "theirs,0", trained("sft", seconds=99, trainer=["trl", 1]))
     entry(folder, "base,0")
-    entry(tmp_path / "other" / "entries", "lora,0", trained("lora", seconds=8))
+    entry(tmp_path / "other" / "entries", "lora,0", trained("lora", seconds=18))
     entry(tmp_path / "other" / "entries", "dora,0", trained("dora", model="another"))
     assert relative_costs(tmp_path) == {
         "sft": Spent(1.0, 1.0, 1.0, 1.0),
         "dpo": Spent(2.0, 1.0, 3.0, 1.5),
-        "two": Spent(1.5, 1.0, 1.5, 1.0),
-        "lora": Spent(1.0, 1.0, 0.8, 1.0),
+        "two": Spent(1.5, 1.0, 2.0, 1.0),
+        "lora": Spent(1.0, 1.0, 2.0, 1.0),
     }
     assert relative_costs(tmp_path / "nowhere") == {}
     assert page(["dpo"], relative_costs(tmp_path)).endswith("| 2.00 | 1.00 | 3.00 | 1.50 |")

@@ -236,6 +236,13 @@ def test_a_step_that_was_interrupted_is_merely_not_done(world: World) -> None:
     }
 
 
+def test_a_cell_whose_data_alone_are_prepared_has_not_been_run(world: World) -> None:
+    world.publish("data", {"data": "sums"}, {"rows.jsonl": "{}"})
+    world.cell("sft", {}, train="none")
+    cells = [replace(cell, data=key_of("data", {"data": "sums"})) for cell in world.cells]
+    assert {(r.state, r.reason) for r in collect(cells, world.store).cells[0].results} == {("missing", "not run yet")}
+
+
 def test_a_failed_generation_or_scoring_is_the_failure_of_that_task_alone(world: World) -> None:
     world.fail("generate", {"generate": "tiny.base.s0", "task": "humaneval"}, "killed", "ended by signal 9")
     world.fail("score", {"score": "tiny.base.s0", "task": "made_ifeval", "limit": 20}, "bug", "")

@@ -286,7 +286,7 @@ def _unfinished(store: Store, *steps: tuple[str, str]) -> tuple[State, str]:
             last = history[-1]
             detail = f" ({last.message.splitlines()[0]})" if last.message else ""
             return "failed", f"{kind} failed: {last.kind}{detail}"
-        if history:
+        if history and history[-1].outcome not in ("ok", "superseded"):
             reason = "interrupted"
     return "missing", reason
 

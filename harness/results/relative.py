@@ -1,8 +1,8 @@
 """What training by a method cost beside `sft`, from the train records in the entries of committed boards.
 
 Compared is one number each for forward tokens, backward tokens, seconds and peak memory, over all stages of a cell and
-the mean over its cells, with `sft` on the same model at the same budget, batch and precision. Opening, saving, curation
-and generation are not in it.
+the mean over its cells, with the cells of `sft` of the same seeds, on the same model at the same budget, batch and
+precision: seeds draw rows of other lengths. Opening, saving, curation and generation are not in it.
 """
 
 from __future__ import annotations
@@ -35,18 +35,21 @@ class Spent:
 
 def relative_costs(boards: Path) -> dict[str, Spent]:
     """By method, how many times what `sft` spent. A method is in it if a cell of it alone was trained by us, and one of
-    `sft` in the same way. boards: a folder of boards, each with a folder `entries`; it may be missing."""
-    found: dict[str, dict[str, list[Spent]]] = defaultdict(lambda: defaultdict(list))
+    `sft` in the same way with the same seed. boards: a folder of boards, each with a folder `entries`; it may be
+    missing."""
+    found: dict[str, dict[str, list[tuple[int, Spent]]]] = defaultdict(lambda: defaultdict(list))
     for file in sorted(boards.glob("*/entries/*.tar.gz")):
         records = list(_train_records(file))
         if records and (name := _method(records)):
-            found[_way(records[0]["identity"])][name].append(_spent([r["cost"] for r in records]))
+            identity = records[0]["identity"]
+            found[_way(identity)][name].append((identity["seed"], _spent([r["cost"] for r in records])))
     made: dict[str, Spent] = {}
-    for methods in found.values():
-        if _PLAIN in methods:
-            plain = _mean(methods[_PLAIN])
-            for name, cells in methods.items():
-                made[name] = Spent(*(a / b for a, b in zip(astuple(_mean(cells)), astuple(plain), strict=True)))
+    for cells in found.values():
+        for name, ours in cells.items():
+            seeds = {seed for seed, _ in ours} & {seed for seed, _ in cells.get(_PLAIN, ())}
+            if seeds:
+                spent, plain = (astuple(_mean([s for seed, s in of if seed in seeds])) for of in (ours, cells[_PLAIN]))
+                made[name] = Spent(*(a / b for a, b in zip(spent, plain, strict=True)))
     return made
 
 
