@@ -129,9 +129,11 @@ def test_entries_are_taken_over_as_finished_cells(finished: tuple[Path, str], tm
     assert all(size < 100_000 for size in (f.stat().st_size for f in (tmp_path / "entries").iterdir()))
     matrix = tmp_path / "small.yaml"
     matrix.write_text((folder / "small.yaml").read_text() + "entries: entries\n")
+    out, err = harness(tmp_path, "plan", "small.yaml")
+    assert "0 to do" in out
+    assert "3 finished" in err
     out, err = harness(tmp_path, "run", "small.yaml")
     assert scores(out) == scores(table)
-    assert "3 finished" in err
     assert not list((tmp_path / "store").glob("train/*/*/0001/artifact")), "nothing was trained"
     _, err = harness(tmp_path, "run", "small.yaml")
     assert "entries of" not in err

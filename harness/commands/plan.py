@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from harness.commands.named import plan_of, store_of, warn
+from harness.commands.named import plan_of, store_of, take_entries, warn
 from harness.commands.text import as_json, columns
 from harness.errors import HarnessError
 from harness.jobs.progress import duration
@@ -61,6 +61,7 @@ def print_plan(plan: Plan, store: Store, *, verbose: bool, json_wanted: bool) ->
     from harness.planning.pending import estimate, pending, previous
     from harness.runs import run_folder
 
+    take_entries(plan, store)
     todo = pending(plan, store, previous(run_folder(store, plan.matrix.name)))
     cost = estimate(plan, todo, store)
     warn(store)

@@ -21,6 +21,7 @@ from harness.store import Store
 
 ASSUMED = {"train": 300.0, "generate": 500.0}  # tokens a second on two cores, until the store knows better
 RATES = {"tune": "train", "train": "train", "generate": "generate"}  # whose speed tells how long a kind takes
+OUTPUTS = {"data": "rows", "train": "weights", "generate": "answers"}  # what a finished step may have lost
 SECONDS = {"data": 2.0, "judge": 60.0, "score": 1.0, "overlap": 0.5, "start": 20.0}
 
 
@@ -75,8 +76,7 @@ class _Finder:
                 continue
             if not self._done(t.generate):
                 self._train(cell)
-                reason = "its answers were not kept and are needed again" if self._known(t.generate) else ""
-                self._add(cell, t.generate, f"generate {t.task.name}", reason)
+                self._add(cell, t.generate, f"generate {t.task.name}")
             if t.calibration and not self._done(t.calibration):
                 self._add(cell, t.calibration, f"calibrate the judge of {t.task.name}")
             if t.judge and not self._done(t.judge):
@@ -113,15 +113,11 @@ class _Finder:
         if cell.start and not (cell.train and all(self._done(step) for step in cell.train)):
             self._train(cell.start)
         for number, step in enumerate(cell.train):
-            reason = ""
-            if step.key in self.done["train"]:
-                if self.store.find("train", step.key, whole=True):
-                    continue
-                reason = "its weights were not kept and are needed again"
+            if self._done(step):
+                continue
             self._tune(cell)
             self._data(cell)
-            what = "train" if len(cell.train) == 1 else f"train {cell.stages[number].name}"
-            self._add(cell, step, what, reason)
+            self._add(cell, step, "train" if len(cell.train) == 1 else f"train {cell.stages[number].name}")
 
     def _diverged(self, cell: PlannedCell) -> bool:
         return any(step.key in self.done["train"] for step in cell.trained) and diverged(cell, self.store)
@@ -131,6 +127,8 @@ class _Finder:
             self.found[step.key] = Todo(step, cell.name, what, reason or self._reason(cell, step, what))
 
     def _reason(self, cell: PlannedCell, step: Step, what: str) -> str:
+        if self._known(step):
+            return f"its {OUTPUTS.get(step.kind, 'outputs')} were not kept and are needed again"
         if step.key in self.tried[step.kind] and (past := self.store.history(step.kind, step.key)):
             last = past[-1]
             return f"{last.outcome}: {last.message}" if last.message else last.outcome
