@@ -129,6 +129,47 @@ def test_sampling_depends_on_the_seed_and_on_nothing_else(engine: Engine) -> Non
     assert len(set(said(together).values())) > 3, "repeats that differ in their seeds alone are distinct"
 
 
+def test_neighbours_in_a_batch_change_no_answer(engine: Engine) -> None:
+    check_neighbours(engine)
+
+
+def test_a_model_whose_layers_see_a_window_only_answers_the_same_in_a_batch(tmp_path: Path) -> None:
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    base = make_tiny_model(tmp_path)
+    config = json.loads((base / "config.json").read_text())
+    config = {k: v for k, v in config.items() if k not in ("architectures", "model_type", "layer_types")}
+    torch.manual_seed(1)
+    MistralForCausalLM(MistralConfig(**config, sliding_window=8)).save_pretrained(base)
+    engine = make("hf")
+    engine.open(base, SPEC)
+    engine.activate(Artifact(base, "windows"))
+    check_neighbours(engine)
+
+
+def check_neighbours(engine: Engine) -> None:
+    """Requests with one beginning and ends of their own get the answers that each gets alone."""
+    begins = "what all of them begin with, "
+    asked = [
+        Request(text=begins + own, max_tokens=n) for own, n in (("", 9), ("and one more", 2), ("at length " * 4, 5))
+    ]
+    alone = {request.key: one(engine, request) for request in asked}
+    together = answers(engine, asked)
+    assert said(together) == said(alone)
+    for key, response in together.items():
+        assert response.logprobs == pytest.approx(alone[key].logprobs, abs=1e-3)
+    choose = [
+        Request("choose", text=begins, choices=("a", "bc", "at length")),
+        Request("choose", text="z", choices=("a", "b")),
+    ]
+    for request in choose:
+        [response] = engine.loglikelihood([request])
+        for choice, value in zip(request.choices, response.logprobs, strict=True):
+            [single] = engine.loglikelihood([request.but(choices=(choice,))])
+            assert single.logprobs == pytest.approx((value,), abs=1e-3)
+
+
 def test_an_answer_stops_before_a_stop_string(engine: Engine) -> None:
     free = one(engine, CHAT)
     stop = free.text[3:5]

@@ -1,7 +1,8 @@
 """The reference engine, on transformers: slow, plain, and what the other engines are compared with.
 
-It also serves what vLLM cannot (adapters unmerged, artifacts with a tokenizer or shapes of their own). It does no
-prefix caching and no continuous batching; a batch is as slow as its longest answer.
+It also serves what vLLM cannot (adapters unmerged, artifacts with a tokenizer or shapes of their own). What all
+prompts of a batch begin with goes through the model once, and a row leaves its batch with its last token; there is no
+continuous batching: the next batch waits for the longest answer.
 """
 
 from __future__ import annotations
@@ -144,24 +145,29 @@ class HFEngine:
                 )
 
     def _answer(self, rows: Sequence[_Row]) -> None:
-        """Decode token by token until every row has its `finish`."""
-        ids, mask = self._padded([row.prompt for row in rows])
-        cache = None
-        while not all(row.finish for row in rows):
-            places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-            with torch.inference_mode():
-                out = self._model(
-                    ids, mask, position_ids=places, past_key_values=cache, use_cache=True, logits_to_keep=1
-                )
+        """Decode token by token; a row that has its `finish` leaves the batch."""
+        ids, mask, cache = self._begun([row.prompt for row in rows])
+        while rows:
+            out = self._forward(ids, mask, cache, keep=1)
             cache = out.past_key_values
-            logits = out.logits[:, -1].float().cpu()
-            for row, scores in zip(rows, logits, strict=True):
-                if not row.finish:
-                    token = _sample(scores, row)
-                    row.logprobs.append(round(float(scores.log_softmax(-1)[token]), DECIMALS))
-                    self._append(row, token)
-            ids = torch.tensor([[row.new[-1]] for row in rows], device=self._model.device)
+            for row, scores in zip(rows, out.logits[:, -1].float().cpu(), strict=True):
+                token = _sample(scores, row)
+                row.logprobs.append(round(float(scores.log_softmax(-1)[token]), DECIMALS))
+                self._append(row, token)
+            going = torch.tensor([not row.finish for row in rows])
+            if not going.all():
+                rows, mask = [row for row in rows if not row.finish], mask[going]
+                cache.batch_select_indices(going)
+            ids = mask.new_tensor([[row.new[-1]] for row in rows])
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+
+    def _forward(self, ids: Tensor, mask: Tensor, cache: Any, *, keep: int) -> Any:
+        """One pass over ids [rows, new] that continue a cache, if there is one. mask: [rows, cached + new]."""
+        places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        with torch.inference_mode():
+            return self._model(
+                ids, mask, position_ids=places, past_key_values=cache, use_cache=True, logits_to_keep=keep
+            )
 
     def _append(self, row: _Row, token: int) -> None:
         row.new.append(token)
@@ -190,11 +196,8 @@ class HFEngine:
 
     def _score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
         """For each (context, choice): the choice's log-probability, and whether no token of it had a likelier rival."""
-        ids, mask = self._padded([[*context, *choice] for context, choice in pairs])
         keep = max(len(choice) for _, choice in pairs) + 1
-        places = (mask.cumsum(-1) - 1).clamp(min=0)
-        with torch.inference_mode():
-            logits = self._model(ids, mask, position_ids=places, logits_to_keep=keep).logits
+        logits = self._forward(*self._begun([[*context, *choice] for context, choice in pairs], keep), keep=keep).logits
         scored = []
         for row, (_, choice) in zip(logits, pairs, strict=True):
             logprobs = row[-len(choice) - 1 : -1].float().log_softmax(-1).cpu()
@@ -202,16 +205,40 @@ class HFEngine:
             scored.append((float(own.sum()), bool((own >= logprobs.max(-1).values).all())))
         return scored
 
-    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Left-padded ids and their mask, [rows, longest]. The padding is masked, so its value does not matter."""
-        length = max(len(row) for row in rows)
-        ids = [[0] * (length - len(row)) + list(row) for row in rows]
-        mask = [[0] * (length - len(row)) + [1] * len(row) for row in rows]
+    def _begun(self, rows: Sequence[list[int]], keep: int = 1) -> tuple[Tensor, Tensor, Any]:
+        """Ids still to be read, at least `keep` of every row, the mask over all, and the cache of what all begin with.
+
+        The ids are padded between that and their own; padding is masked, so its value does not matter.
+        """
+        several = len(rows) > 1 and _attends_to_all(self._model)
+        shared = _shared(rows, min(len(row) for row in rows) - keep) if several else 0
+        rest = [row[shared:] for row in rows]
+        length = max(len(row) for row in rest)
         device = self._model.device
-        return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+        ids = torch.tensor([[0] * (length - len(row)) + row for row in rest], device=device)
+        mask = torch.tensor([[1] * shared + [0] * (length - len(row)) + [1] * len(row) for row in rest], device=device)
+        cache = None
+        if shared:
+            start = torch.tensor([rows[0][:shared]], device=device)
+            cache = self._forward(start, torch.ones_like(start), None, keep=1).past_key_values
+            cache.batch_repeat_interleave(len(rows))
+        return ids, mask, cache
 
     def close(self) -> None:
         self._model = None
+
+
+def _attends_to_all(model: Any) -> bool:
+    """Whether every layer sees all earlier tokens: a window would be filled by padding after a shared beginning."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+
+
+def _shared(rows: Sequence[list[int]], most: int) -> int:
+    """How many tokens all rows begin with; at most `most`."""
+    low, high = min(rows), max(rows)  # what these two share, all between them do
+    return next((i for i in range(max(most, 0)) if low[i] != high[i]), max(most, 0))
 
 
 def _sample(logits: Tensor, row: _Row) -> int:
