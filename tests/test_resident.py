@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import harness.training.resident
 from harness.engines.base import Artifact, EngineSpec, Request
 from harness.errors import HarnessError, StepFailed
 from harness.methods.base import Method
@@ -19,7 +21,8 @@ from harness.methods.grao import GRAO
 from harness.methods.grpo import GRPO
 from harness.methods.lora import LoRA
 from harness.training.curation import curate
-from harness.training.resident import Resident
+from harness.training.generator import Told
+from harness.training.resident import Resident, Served
 from harness.training.stage import run_stage
 from tests.sampler import Letters
 from tests.training import Watch, train
@@ -54,6 +57,23 @@ def test_it_starts_when_asked_answers_in_order_and_ends_when_closed(tmp_path: Pa
     pid = resident.process.pid
     resident.close()
     assert not alive(pid)
+
+
+def test_it_says_how_many_answers_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[tuple[int, int]] = []
+    served = Served(lambda told: heard.append(told))
+    monkeypatch.setattr(harness.training.resident, "_PACE", 0.0)
+    served.open(FAKE, tmp_path)
+    served.serve(base(tmp_path)("base"), live=False)
+    assert len(served.answer(ASKED)) == 3
+    assert heard == [(1, 2), (2, 2)], "of three requests two are equal"
+    ours, theirs = Pipe()
+    resident, heard = Resident(FAKE, tmp_path, base(tmp_path), told=lambda *told: heard.append(told)), []
+    resident._pipe = ours
+    for word in (Told(3, 9), Told(7, 9), None):
+        theirs.send(word)
+    assert resident._ask("anything") is None
+    assert heard == [(3, 9), (7, 9)]
 
 
 def test_what_the_engine_refuses_is_raised_here_and_it_goes_on(tmp_path: Path) -> None:

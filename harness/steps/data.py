@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from harness.data.chat import to_rows
@@ -33,8 +34,15 @@ def run_data(bench: Bench, cell: PlannedCell) -> None:
             model = materialise(cell.model, harness_cache())
             run_tune(bench, cell)
             stack, seed = bench.settled(cell).stack, cell.cell.seed or 0
-            sets, ledger = curate(stack, rows, seed=seed, model=model, engine=bench.plan.engine)
+            sets, ledger = curate(
+                stack, rows, seed=seed, model=model, engine=bench.plan.engine, told=partial(_told, bench, cell)
+            )
         for name, members in sets.items():
             write_lines(attempt.work / "rows" / f"{name}.jsonl", members)
         write_lines(attempt.work / "ledger.jsonl", ledger)
         attempt.publish(extra={"rows": {name: len(members) for name, members in sets.items()}})
+
+
+def _told(bench: Bench, cell: PlannedCell, answered: int, asked: int) -> None:
+    assert cell.data
+    bench.report(cell.data.key, 0, 0, f"{cell.name}, curating: {answered} of {asked} answers")

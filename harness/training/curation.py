@@ -33,13 +33,14 @@ def curate(
     seed: int,
     model: Path | None = None,
     engine: EngineSpec | None = None,
+    told: Callable[[int, int], None] = lambda answered, asked: None,
 ) -> tuple[dict[str, list[Row]], list[dict[str, Any]]]:
     """Named sets of rows ("train" among them unless the last member names others), and the ledger.
 
     model: folder of the base, for methods that tokenise.  engine: what answers for methods that need a generator, as
-    the model "base".  A ledger entry is {"by": method, "set", "id", "change":
-    "dropped" | "added" | "changed" | "kept"}, and what the member noted of that row; rows that it left as they were and
-    noted nothing of are not in it. Refused if a member that is not the last one to curate splits the rows.
+    the model "base".  told: hears how many of its requests are answered.  A ledger entry is {"by": method, "set", "id",
+    "change": "dropped" | "added" | "changed" | "kept"}, and what the member noted of that row; rows that it left as
+    they were and noted nothing of are not in it. Refused if a member splits the rows and is not the last to curate.
     """
     if is_identity(stack):
         return {"train": rows}, []
@@ -48,7 +49,7 @@ def curate(
         return _curated(stack, rows, ctx)
     from harness.training.resident import Resident
 
-    ctx.generator = Resident(engine, model, functools.partial(_only_base, model))
+    ctx.generator = Resident(engine, model, functools.partial(_only_base, model), told=told)
     try:
         return _curated(stack, rows, ctx)
     finally:

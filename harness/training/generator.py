@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from harness.engines.base import Request, Response
 
@@ -13,3 +13,10 @@ class Generator(Protocol):
 
     def answer(self, requests: Sequence[Request], model: str) -> list[Response]:
         """Generations or likelihoods of choices, by each request's kind; the two may be mixed."""
+
+
+class Told(NamedTuple):
+    """What an engine in another process says before all answers are there."""
+
+    answered: int
+    asked: int

@@ -14,23 +14,28 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from harness.engines.base import Artifact, EngineSpec, Request, Response
 from harness.errors import HarnessError, StepFailed
+from harness.training.generator import Told
 
 _PATIENCE = 10.0  # seconds to end in, once asked to
+_PACE = 1.0  # seconds between two words on how many answers there are
 _PR_SET_PDEATHSIG = 1
 
 
 class Resident:
     """A generator backed by an engine. find: the artifact of a model's name.
 
-    process: None until the first request.  phase: bills its start and every change of weights.
+    process: None until the first request.  phase: bills its start and every change of weights.  told: called about once
+    a second while requests are answered, with how many are and how many were asked.
     """
 
     def __init__(
@@ -39,8 +44,9 @@ class Resident:
         base: Path,
         find: Callable[[str], Artifact],
         phase: Callable[[str], AbstractContextManager[None]] = lambda name: contextlib.nullcontext(),
+        told: Callable[[int, int], None] = lambda answered, asked: None,
     ) -> None:
-        self.spec, self.base, self.find, self.phase = spec, base, find, phase
+        self.spec, self.base, self.find, self.phase, self.told = spec, base, find, phase, told
         self.process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
 
@@ -86,7 +92,8 @@ class Resident:
         assert self._pipe is not None
         try:
             self._pipe.send(question)
-            result = self._pipe.recv()
+            while isinstance(result := self._pipe.recv(), Told):
+                self.told(*result)
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             code = self.process.wait() if self.process else 0
             raise StepFailed(
@@ -98,9 +105,10 @@ class Resident:
 
 
 class Served:
-    """The engine's side: what a question does."""
+    """The engine's side: what a question does. tell: takes a `Told` now and then while it answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[Told], None]) -> None:
+        self.tell = tell
         self.engine: Any = None
         self.active = ""
 
@@ -120,8 +128,15 @@ class Served:
     def answer(self, requests: Sequence[Request]) -> list[Response]:
         """In their order; requests that are equal in all share an answer."""
         unique = {r.key: r for r in requests}
-        found = {r.key: r for r in self.engine.generate([r for r in unique.values() if r.kind == "generate"])}
-        found |= {r.key: r for r in self.engine.loglikelihood([r for r in unique.values() if r.kind == "choose"])}
+        generated = self.engine.generate([r for r in unique.values() if r.kind == "generate"])
+        chosen = self.engine.loglikelihood([r for r in unique.values() if r.kind == "choose"])
+        found: dict[str, Response] = {}
+        told = time.monotonic()
+        for response in chain(generated, chosen):
+            found[response.key] = response
+            if time.monotonic() - told >= _PACE:
+                self.tell(Told(len(found), len(unique)))
+                told = time.monotonic()
         return [found[r.key] for r in requests]
 
 
@@ -137,7 +152,8 @@ def main(fd: int, parent: int) -> None:
     """Answer until the other end is closed."""
     die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer ends us
-    pipe, served = Connection(fd), Served()
+    pipe = Connection(fd)
+    served = Served(pipe.send)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             what, *rest = pipe.recv()

@@ -54,7 +54,11 @@ def run_stage(
     stages = owner(stack, "stages").stages(ctx)
     opener = Opener(task.model, task.init, stack, stages, task.done)
     models = Models(ctx, opener)
-    resident = Resident(task.engine, task.model, models.find, ctx.meter.phase) if task.engine else None
+
+    def told(answered: int, asked: int) -> None:
+        report(ctx.progress, 1.0, f"{answered} of {asked} answers")
+
+    resident = Resident(task.engine, task.model, models.find, ctx.meter.phase, told) if task.engine else None
     ctx.generator = resident or ctx.generator
     try:
         return _run(task, stack, ctx, opener, stages, models, [work, *earlier], report)
