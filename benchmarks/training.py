@@ -6,7 +6,8 @@
 2. Peak memory of each, in a process of its own (target: at most TRL's).
 3. What each method of `matrices/methods-small.yaml` adds to SFT: seconds a trained token, beside what the passes that
    it is billed for would take if a forward pass were a third of a step.
-4. Tokens a second that an on-policy cell samples, beside the bare engine's (target: at least 0.9 of them).
+4. Tokens a second that an on-policy cell samples, beside the bare engine's (target: at least 0.9 of them): with the
+   board's number and length of answers, and with those that the methods have by default.
 
 The first step of a run is not timed: it counts operations and warms up. `--write` keeps what was printed, with command,
 machine and date, in `docs/training-benchmark.md`, in place of what the page had of the same parts.
@@ -49,6 +50,7 @@ MATRIX = ROOT / "matrices" / "methods-small.yaml"
 PAGE = ROOT / "docs" / "training-benchmark.md"
 PACKAGES = ("torch", "transformers", "trl", "vllm")
 TARGET = 1.2
+ANSWERS, LONGEST = (4, 8), (128, 256)  # as the board of methods has them, and as the methods do by default
 
 
 def alone(args: argparse.Namespace, trainer: str, method: str) -> Spent:
@@ -116,8 +118,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="rows a step, in one forward pass; prompts of rollouts")
     parser.add_argument("--methods", nargs="*", default=["sft", "lora"], help="of these beside TRL")
     parser.add_argument("--overhead-of", nargs="*", default=[], metavar="METHOD", help="of these only; none: of all")
-    parser.add_argument("--answers", type=int, default=4, help="answers a prompt")
-    parser.add_argument("--max-tokens", type=int, default=128, help="of an answer")
+    parser.add_argument("--answers", type=int, nargs="*", default=ANSWERS, help="answers a prompt")
+    parser.add_argument("--max-tokens", type=int, nargs="*", default=LONGEST, help="of an answer, for each of these")
     parser.add_argument("--write", action="store_true", help=f"keep it in {PAGE.relative_to(ROOT)}")
     parser.add_argument("--one", nargs=2, metavar=("TRAINER", "METHOD"), help="one run, its numbers as JSON")
     args = parser.parse_args()
@@ -143,9 +145,9 @@ def measure(args: argparse.Namespace, model: Path, folder: Path) -> None:
             )
         else:
             file = write_rows(ASKED, args.mirror, folder / "asked.jsonl")
-            lines = rollouts(
-                model, file, rounds=args.rounds, batch=args.batch, n=args.answers, max_tokens=args.max_tokens
-            )
+            lines = []
+            for n, longest in zip(args.answers, args.max_tokens, strict=True):
+                lines += rollouts(model, file, rounds=args.rounds, batch=args.batch, n=n, max_tokens=longest)
         print("\n" + "\n".join(lines), flush=True)
         if args.write:
             keep(name, lines)
