@@ -45,8 +45,9 @@ def by_generate(engine: hf.HFEngine, asked: Sequence[Request]) -> Answers:
     found: Answers = {}
     ends = list(engine._prompts.ends)
     todo = sorted(((r, engine._prompts.encode(r)) for r in asked), key=lambda pair: -len(pair[1]))
-    for first in range(0, len(todo), hf._BATCH):
-        batch = todo[first : first + hf._BATCH]
+    size = engine.side_by_side(max(len(ids) + r.max_tokens for r, ids in todo))
+    for first in range(0, len(todo), size):
+        batch = todo[first : first + size]
         ids, mask, _ = engine._begun([prompt for _, prompt in batch], keep=10**6)  # so many that none is shared
         with torch.inference_mode():
             made = engine._model.generate(

@@ -24,7 +24,8 @@ from harness.engines.prompts import Prompts
 from harness.engines.unmerged import attach
 from harness.errors import HarnessError, Refused
 
-_BATCH = 16
+_BATCH = 16  # sequences in a pass, at least where they are answered
+_MOST = 64  # answered side by side, where the memory for keys and values allows it
 
 
 def context_limit(folder: Path, spec: EngineSpec) -> int:
@@ -131,8 +132,9 @@ class HFEngine:
             for r, ids in zip(requests, encoded, strict=True)
         ]
         todo.sort(key=lambda row: -len(row.prompt))
-        for first in range(0, len(todo), _BATCH):
-            rows = todo[first : first + _BATCH]
+        batch = self.side_by_side(max((len(row.prompt) + row.room for row in todo), default=1))
+        for first in range(0, len(todo), batch):
+            rows = todo[first : first + batch]
             self._answer(rows)
             for row in rows:
                 yield Response(
@@ -144,6 +146,15 @@ class HFEngine:
                     prompt_tokens=len(row.prompt),
                     generated_tokens=len(row.new),
                 )
+
+    def side_by_side(self, longest: int) -> int:
+        """How many sequences of so many tokens are answered in a batch."""
+        config = self._model.config.get_text_config(decoder=True)
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        token = 2 * config.num_hidden_layers * heads * size * self._model.dtype.itemsize
+        fit = int(self._spec.memory * 2**30 / (token * longest))
+        return min(_MOST, max(_BATCH, fit))
 
     def _answer(self, rows: Sequence[_Row]) -> None:
         """Decode token by token; a row that has its `finish` leaves the batch."""
