@@ -13,6 +13,7 @@ the method makes of the item, of the run, and of the training seed, which moves 
 from __future__ import annotations
 
 import argparse
+import functools
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from scipy.optimize import brentq
 from scipy.special import stdtrit
 from scipy.stats import multivariate_normal, norm
 
-from harness.results import corpus, crossed, exact, stats
+from harness.results import corpus, crossed, exact, shares, stats
 from harness.results.crossed import LEVEL, Clusters, Side
 from harness.results.frame import Result, TaskView
 from harness.results.items import Samples
@@ -38,6 +39,9 @@ SEEDS = (1, 2, 3, 5)
 SEED_SD = (0.0, 0.7, 1.3)  # points
 DIFFERENCE = {164: 7.4, 500: 4.5, 1319: 2.8}  # the true difference whose power is shown, in points
 ACCURACY, DISCORDANCE, CLUSTER = 0.6, 0.10, 4
+LOW = (0.01, 0.02, 0.05, 0.95)  # accuracies at which the intervals of scores are tried as well
+LOW_SD = (0.0, 0.3)  # points
+NEAR_SEEDS = (1, 3, 5)
 CHECKED = 5  # draws of each setting that go through the product's own functions as well
 BATCH = 250
 RESAMPLED = 400  # draws of a setting whose metric is no mean: each costs a bootstrap
@@ -52,6 +56,7 @@ class Setting:
     seed_sd: float
     clustered: bool
     untrained: bool
+    accuracy: float = ACCURACY
 
     def names(self) -> tuple[str, ...] | None:
         """The cluster of each item."""
@@ -85,8 +90,12 @@ def settings() -> Iterator[Setting]:
 def simulate(setting: Setting, draws: int) -> Rates:
     """Of one setting; the same numbers on any machine with the same NumPy."""
     rng = np.random.default_rng([setting.items, setting.seeds, round(10 * setting.seed_sd), setting.clustered])
-    parts = [_batch(setting, rng, size) for size in [BATCH] * (draws // BATCH) + [draws % BATCH] if size]
+    parts = [_batch(setting, rng, size) for size in _batches(draws)]
     return Rates(*np.concatenate(parts, axis=1).mean(axis=1).tolist())
+
+
+def _batches(draws: int) -> list[int]:
+    return [min(BATCH, draws - done) for done in range(0, draws, BATCH)]
 
 
 def _batch(setting: Setting, rng: np.random.Generator, draws: int) -> Floats:
@@ -97,14 +106,15 @@ def _batch(setting: Setting, rng: np.random.Generator, draws: int) -> Floats:
     null, shifted = (_compared(ours, base, clusters, setting) for ours in (same, better))
     for draw in range(min(CHECKED, draws)):
         _same_as_product(setting, better[draw], base[draw], shifted, draw)
-    score = crossed.variance(base.mean(axis=1), [_settled_side(base, clusters, setting)], clusters)
+    scores = _score_interval(base, clusters, setting)
+    _same_scores_as_product(setting, base, scores)
     separate, pooled = _satterthwaite(null)
     wrong = null.found if setting.seeds > 1 else _exact(same, base, clusters)
     return np.stack(
         [
             wrong,
             np.abs(shifted.value - gain) <= shifted.reach,
-            np.abs(base.mean(axis=(1, 2)) - ACCURACY) <= score.reach(1 - LEVEL / 2),
+            _holds(scores, ACCURACY),
             shifted.found,
             separate,
             pooled,
@@ -116,10 +126,10 @@ def _batch(setting: Setting, rng: np.random.Generator, draws: int) -> Floats:
 def _answers(setting: Setting, rng: np.random.Generator, draws: int, gain: float) -> tuple[Floats, Floats, Floats]:
     """Draws x seeds x items, 0 or 1: of the baseline, of an equal method, and of the same method if it were better."""
     seeds, items = setting.seeds, setting.items
-    shared = _shared_variance()
+    shared = _shared_variance(setting.accuracy)
     own = (1 - shared) / 2  # half of what two runs differ by is the method's, half the run's
     easy = shared**0.5 * _by_item(setting, rng, draws)
-    threshold = norm.ppf(ACCURACY)
+    threshold = norm.ppf(setting.accuracy)
     move = setting.seed_sd / 100 / norm.pdf(threshold)
     latent = []
     for runs, moved in ((1, 0.0) if setting.untrained else (seeds, move), (seeds, move)):
@@ -128,7 +138,7 @@ def _answers(setting: Setting, rng: np.random.Generator, draws: int, gain: float
         shift = moved * rng.standard_normal((draws, runs, 1), dtype=np.float32)
         latent.append((easy + fits + noise + shift, (1 + moved**2) ** 0.5))
     (base, wide), (ours, spread) = latent  # the shift of seeds widens the distribution, and the threshold goes with it
-    better = norm.ppf(ACCURACY + gain) * spread
+    better = norm.ppf(setting.accuracy + gain) * spread
     return tuple(x.astype(float) for x in (base > -threshold * wide, ours > -threshold * spread, ours > -better))  # type: ignore[return-value]
 
 
@@ -142,13 +152,16 @@ def _by_item(setting: Setting, rng: np.random.Generator, draws: int) -> Floats:
     return (alone + together) / np.float32(2**0.5)
 
 
-def _shared_variance() -> float:
-    """Such that two runs of different methods differ on DISCORDANCE of the items."""
-    at = norm.ppf(ACCURACY)
+@functools.cache
+def _shared_variance(accuracy: float) -> float:
+    """Such that two runs of different methods differ on DISCORDANCE of the items, or where accuracy is not ACCURACY, on
+    the same share of what two runs without anything in common would differ on."""
+    at = norm.ppf(accuracy)
+    wanted = DISCORDANCE * accuracy * (1 - accuracy) / (ACCURACY * (1 - ACCURACY))
 
     def excess(r: float) -> float:
         both = multivariate_normal.cdf([at, at], cov=[[1, r], [r, 1]])
-        return float(2 * (ACCURACY - both) - DISCORDANCE)
+        return float(2 * (accuracy - both) - wanted)
 
     return float(brentq(excess, 0.5, 0.9999))
 
@@ -164,6 +177,30 @@ class _Compared:
     def found(self) -> Floats:
         found: Floats = np.abs(self.value) > self.reach
         return found
+
+
+def _score_interval(runs: Floats, clusters: Clusters | None, setting: Setting) -> tuple[Floats, Floats]:
+    """Of the score of one method: what `stats.mean` gives, for a batch of draws x seeds x items."""
+    share = runs.mean(axis=(1, 2))
+    if len(runs[0]) == 1 and clusters is None:
+        return shares.wilson(runs.sum(axis=(1, 2)), setting.items)
+    reach = _reach(runs, clusters, setting)
+    other = shares.wilson(0, len(clusters) if clusters else setting.items)[1]
+    with np.errstate(divide="ignore", invalid="ignore"):  # where all answers are right or all wrong
+        low, high = shares.of_layout(share, reach, setting.items, len(runs[0]), setting.clustered)
+    return np.where(reach == 0, share - other, low), np.where(reach == 0, share + other, high)
+
+
+def _reach(runs: Floats, clusters: Clusters | None, setting: Setting) -> Floats:
+    """Half the width of a score's interval by Student's t."""
+    parts = crossed.variance(runs.mean(axis=1), [_settled_side(runs, clusters, setting)], clusters)
+    found: Floats = parts.reach(1 - LEVEL / 2)
+    return found
+
+
+def _holds(interval: tuple[Floats, Floats], truth: float) -> Floats:
+    held: Floats = (interval[0] <= truth) & (truth <= interval[1])
+    return held
 
 
 def _settled_side(base: Floats, clusters: Clusters | None, setting: Setting) -> Side:
@@ -199,8 +236,8 @@ def _exact(ours: Floats, base: Floats, clusters: Clusters | None) -> Floats:
     )
 
 
-def _difference(ours: Floats, base: Floats, setting: Setting, gold: list[int] | None = None) -> stats.Estimate:
-    """What the product says of one draw, each seeds x items. gold: the right labels, if it shall compare by F1."""
+def _results(runs: Floats, setting: Setting, settled: bool, gold: list[int] | None = None) -> list[Result]:
+    """The product's view of one draw, seeds x items. gold: the right labels, if the metric shall be F1."""
     items, names = tuple(f"{i:05d}" for i in range(setting.items)), setting.names()
     view = TaskView("suite", "task", "f1" if gold else "acc", True, "key", "protocol")
 
@@ -212,8 +249,13 @@ def _difference(ours: Floats, base: Floats, setting: Setting, gold: list[int] | 
             samples, value = Samples(items, pairs=pairs, clusters=names), corpus.score(pairs, "f1") or 0.0
         return Result(view, "ok", "", value, len(items), samples, seed=seed, settled=seed is None)
 
-    baseline = [result(run, None if setting.untrained else seed) for seed, run in enumerate(base)]
-    return stats.difference([result(run, seed) for seed, run in enumerate(ours)], baseline)
+    return [result(run, None if settled else seed) for seed, run in enumerate(runs)]
+
+
+def _difference(ours: Floats, base: Floats, setting: Setting, gold: list[int] | None = None) -> stats.Estimate:
+    """What the product says of one draw, each seeds x items."""
+    baseline = _results(base, setting, setting.untrained, gold)
+    return stats.difference(_results(ours, setting, False, gold), baseline)
 
 
 def wrong_by_bootstrap(setting: Setting, draws: int) -> float:
@@ -242,6 +284,30 @@ def _same_as_product(setting: Setting, ours: Floats, base: Floats, compared: _Co
         raise AssertionError(f"{setting}: p and interval disagree")
 
 
+def _same_scores_as_product(setting: Setting, runs: Floats, batch: tuple[Floats, Floats]) -> None:
+    """The product's intervals of a score; an error where they are not the batch's."""
+    for draw in range(min(CHECKED, len(runs))):
+        found = stats.mean(_results(runs[draw], setting, setting.untrained))
+        wanted = np.clip([batch[0][draw], batch[1][draw]], 0, 1)
+        if found.low is None or found.high is None or not np.allclose([found.low, found.high], wanted):
+            raise AssertionError(f"{setting}: the batch and stats.mean give different intervals of a score")
+
+
+def score_coverage(setting: Setting, draws: int) -> tuple[float, float]:
+    """Shares of all draws in which a score's interval holds the true one: the product's, and Student's t."""
+    rng = np.random.default_rng([setting.items, setting.seeds, round(1000 * setting.accuracy), 3])
+    clusters = Clusters.of(names) if (names := setting.names()) else None
+    held = []
+    for size in _batches(draws):
+        runs, _, _ = _answers(setting, rng, size, 0.0)
+        ours = _score_interval(runs, clusters, setting)
+        _same_scores_as_product(setting, runs, ours)
+        share, reach = runs.mean(axis=(1, 2)), _reach(runs, clusters, setting)
+        held.append([_holds(x, setting.accuracy) for x in (ours, (share - reach, share + reach))])
+    product_, student = np.concatenate(held, axis=1).mean(axis=1).tolist()
+    return product_, student
+
+
 def page(draws: int) -> str:
     """The whole of docs/calibration.md."""
     rows = [(s, simulate(s, draws)) for s in settings()]
@@ -258,7 +324,20 @@ def page(draws: int) -> str:
     lines = [INTRODUCTION.format(draws=f"{draws:,}", error=f"{error:.1f}"), extremes, ""]
     for untrained, one in ((False, False), (True, False), (False, True)):
         lines += [TITLES[untrained, one], "", *table([x for x in rows if _is(x[0], untrained, one)], one), ""]
+    lines += [NEAR_BOUNDS, *near_bounds(draws), ""]
     return "\n".join([*lines, RESAMPLING.format(draws=f"{RESAMPLED:,}"), *_resampling(RESAMPLED)]) + "\n"
+
+
+def near_bounds(draws: int) -> list[str]:
+    """The table of scores near 0 and 1."""
+    head = ["accuracy", "items", "seed sd", "clusters", *(f"{n} seed{'s' * (n > 1)}" for n in NEAR_SEEDS), "t, 3 seeds"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---:|" * len(head)]
+    for accuracy, items, sd, clustered in product(LOW, ITEMS, LOW_SD, (False, True)):
+        found = [score_coverage(Setting(items, n, sd, clustered, False, accuracy), draws) for n in NEAR_SEEDS]
+        place = [f"{100 * accuracy:.0f}", str(items), f"{sd:.1f}", "yes" if clustered else "no"]
+        shown = [*(ours for ours, _ in found), found[NEAR_SEEDS.index(3)][1]]
+        lines.append("| " + " | ".join([*place, *(f"{100 * x:.1f}" for x in shown)]) + " |")
+    return lines
 
 
 def _resampling(draws: int) -> list[str]:
@@ -289,6 +368,11 @@ SUMMARY = """With 3 and 5 seeds false positives lie between {wrong} (nominal 5 %
 between {covered}, that of scores between {score} (nominal 95 %). Satterthwaite's degrees of
 freedom would have given up to {separate} false positives, with pooled seed variance up to {pooled}. Two seeds are shown
 beside them: too few where seeds matter."""
+NEAR_BOUNDS = """## Scores near 0 and 1
+
+The share of 95 % intervals that hold a method's true score, as *score* above, where few answers are right or few wrong.
+*t*: had Student's t been used for several seeds, which the product does for graded scores alone.
+"""
 RESAMPLING = """## A metric that is no mean
 
 F1, by the bootstrap of items with the training seeds' part drawn from Student's t; {draws} comparisons in each row.

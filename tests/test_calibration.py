@@ -44,6 +44,15 @@ def test_what_the_page_says_is_within_the_limits_and_what_the_script_writes() ->
     assert calibration.table([(Setting(164, 3, 1.3, False, False), again)], False)[2] in text
 
 
+def test_scores_near_0_and_1_are_held_by_the_intervals_of_several_seeds() -> None:
+    rows = [line.strip("| ").split(" | ") for line in PAGE.read_text().splitlines() if re.match(r"\| \d+ \| \d", line)]
+    assert len(rows) == len(calibration.LOW) * len(calibration.ITEMS) * len(calibration.LOW_SD) * 2
+    assert all(float(rate) >= 93.0 for row in rows for rate in row[5:7])
+    setting = Setting(164, 3, 0.0, False, False, 0.01)
+    ours, student = calibration.score_coverage(setting, DRAWS)
+    assert ours >= 0.935 > 0.85 > student
+
+
 def test_the_rates_are_those_of_the_draws() -> None:
     setting = Setting(164, 3, 0.7, True, False)
     assert simulate(setting, 300) == simulate(setting, 300)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from scipy.stats import binomtest, t
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from harness.results import corpus, stats
+from harness.results import corpus, shares, stats
 from harness.results.frame import Result, TaskView
 from harness.results.items import Samples
 
@@ -40,7 +41,39 @@ def test_a_share_has_wilsons_interval(k: int, n: int) -> None:
 
 def test_the_published_example_of_wilsons_interval() -> None:
     """81 of 263 (Newcombe 1998, table I, method 3)."""
-    assert stats.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert shares.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+def test_runs_that_answer_alike_leave_the_interval_of_one() -> None:
+    one, three = stats.mean([result(ones(2, 200))]), stats.mean([result(ones(2, 200))] * 3)
+    assert three.how == "items x seeds" and one.how == "wilson"
+    assert (three.low, three.high) == pytest.approx((one.low, one.high), rel=0.03)  # t of 199 for z, 200 / 199
+
+
+def test_a_few_right_answers_of_several_runs_do_not_count_as_that_many_items() -> None:
+    """One right answer in each of three runs, on other items: as if 600 answers were independent, by their variance."""
+    runs = [[float(item == seed) for item in range(200)] for seed in range(3)]
+    found = stats.mean([result(run) for run in runs])
+    wanted = shares.wilson(200 * 3**0.5 * 0.005, 200 * 3**0.5)
+    assert (found.value, found.low, found.high) == (0.005, *(pytest.approx(w) for w in wanted))
+
+
+def test_clusters_widen_the_interval_of_a_share() -> None:
+    scores, names = [1.0, 1, 1, 1, 0, 0, 0, 0] * 10, tuple(str(i // 4) for i in range(80))
+    alone = stats.mean([result(scores)])
+    plain = result(scores)
+    assert plain.samples is not None
+    found = stats.mean([replace(plain, samples=replace(plain.samples, clusters=names))])
+    half = t.ppf(0.975, 19) * np.std(scores[::4], ddof=1) / 20**0.5
+    assert found.clusters == 20 and alone.low is not None and found.low is not None and found.low < alone.low
+    assert (found.low, found.high) == pytest.approx(shares.of_layout(0.5, half, 80, 1, True))
+
+
+def test_clusters_that_are_all_wrong_leave_room_for_a_share_of_clusters() -> None:
+    plain = result(ones(0, 80))
+    assert plain.samples is not None
+    found = stats.mean([replace(plain, samples=replace(plain.samples, clusters=tuple(str(i // 4) for i in range(80))))])
+    assert (found.low, found.high) == (0, pytest.approx(shares.wilson(0, 20)[1]))
 
 
 def test_graded_scores_have_students_interval() -> None:

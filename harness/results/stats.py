@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from harness.results import comparable, corpus, crossed, exact
+from harness.results import comparable, corpus, crossed, exact, shares
 from harness.results.crossed import Clusters, Side
 from harness.results.frame import Result
 from harness.results.items import Samples
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-Z = 1.959963984540054  # normal quantile at 0.975
 ITEMS_ONLY = "items only"
 
 
@@ -84,8 +83,8 @@ class Estimate:
 def mean(results: Sequence[Result]) -> Estimate:
     """The score of one method on one task, from one result a seed (all of them with a value).
 
-    One seed: Wilson's interval for 0/1 scores, Student's t otherwise. Several: items and seeds crossed. A corpus
-    metric: bootstrap percentiles.
+    One seed: Student's t. Several: items and seeds crossed. Of 0/1 scores Wilson's interval, for the effective number
+    of items where that is not their number. A corpus metric: bootstrap percentiles.
     """
     if refusal := comparable.not_one_set(results) or comparable.repeated(results):
         return Estimate(None, reason=refusal)
@@ -98,13 +97,19 @@ def mean(results: Sequence[Result]) -> Estimate:
     scores, clusters = _scores(results), _clusters(results)
     side = crossed.side_of(scores, clusters, _settled(results))
     if len(results) == 1 and clusters is None and _binary(scores):
-        low, high = wilson(float(scores.sum()), scores.size)
-        spread = Spread(((high - low) / 2 / Z) ** 2, scores.size - 1, (side,), (_seeds(results),))
+        low, high = _share_interval(shares.wilson(float(scores.sum()), scores.size))
+        spread = Spread(((high - low) / 2 / shares.Z) ** 2, scores.size - 1, (side,), (_seeds(results),))
         return replace(plain, low=low, high=high, how="wilson", spread=spread)
-    spread = _spread(scores.mean(axis=0), [side], clusters, [results])
+    plain, spread = _grouped(plain, clusters), _spread(scores.mean(axis=0), [side], clusters, [results])
     if spread.items == 0 and crossed.combined(0.0, 1, [side]).seeds == 0:
         return _no_item_stands_out(plain, float(scores[0, 0]), spread, _binary(scores))
-    return _interval(_grouped(plain, clusters), spread, "t" if len(results) == 1 else "items x seeds")
+    found = _interval(plain, spread, "t" if len(results) == 1 else "items x seeds")
+    if not _binary(scores):
+        return found
+    reach = float(crossed.combined(spread.items, spread.df, spread.sides).reach(1 - crossed.LEVEL / 2))
+    items, seeds = scores.shape[1], scores.shape[0]
+    low, high = _share_interval(shares.of_layout(value, reach, items, seeds, clusters is not None))
+    return replace(found, low=low, high=high)
 
 
 def without(results: Sequence[Result], items: Collection[str]) -> list[Result]:
@@ -180,19 +185,16 @@ def suite_mean(parts: Sequence[Estimate]) -> Estimate:
     return whole if any(p.p is None for p in parts) else _judged(whole, spread)
 
 
-def wilson(successes: float, n: int) -> tuple[float, float]:
-    """Wilson's score interval (1927), 95 %, of a share."""
-    share, z2 = successes / n, Z * Z
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z / (1 + z2 / n) * (share * (1 - share) / n + z2 / (4 * n * n)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def _scores(results: Sequence[Result]) -> Floats:
     """Seeds x items."""
     import numpy as np
 
     return np.stack([np.asarray(r.samples.values) for r in results if r.samples is not None])
+
+
+def _share_interval(found: tuple[float, float]) -> tuple[float, float]:
+    """Plain numbers; rounding may have left the bounds by a hair."""
+    return max(0.0, float(found[0])), min(1.0, float(found[1]))
 
 
 def _average(values: Sequence[float | None]) -> float:
@@ -281,11 +283,11 @@ def _no_item_stands_out(plain: Estimate, same: float, spread: Spread, binary: bo
     """All items agree, which is no proof of certainty: of 0/1 scores, Wilson bounds the share that may be otherwise."""
     if not binary or same not in (-1.0, 0.0, 1.0) or plain.bounds is None:
         return replace(plain, reason="no interval: all items have the same score", spread=spread)
-    other = wilson(0, plain.clusters or plain.n)[1]
+    other = shares.wilson(0, plain.clusters or plain.n)[1]
     low, high = max(same - other, plain.bounds[0]), min(same + other, plain.bounds[1])
     p = exact.mcnemar(*plain.flips) if plain.flips is not None else None
     return replace(
-        plain, low=low, high=high, how="wilson", p=p, spread=replace(spread, items=((high - low) / 2 / Z) ** 2)
+        plain, low=low, high=high, how="wilson", p=p, spread=replace(spread, items=((high - low) / 2 / shares.Z) ** 2)
     )
 
 
