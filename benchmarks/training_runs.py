@@ -147,7 +147,8 @@ class Bench:
 
 
 def in_turns(runs: Mapping[str, Callable[[], Spent]], rounds: int) -> dict[str, list[Spent]]:
-    """Every run once a round, in an order that turns. The first goes once before, uncounted, for imports and caches."""
+    """Every run once a round, in an order that turns. The first goes once before, uncounted, for what is
+    imported or cached."""
     next(iter(runs.values()))()
     found: dict[str, list[Spent]] = {name: [] for name in runs}
     for number in range(rounds):

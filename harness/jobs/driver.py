@@ -276,17 +276,23 @@ def _weights(
     return [(record, names)] if names else []
 
 
+SETTINGS = {
+    "GOMP_SPINCOUNT": "10000",  # threads that spin on while they wait take the cores from whoever has work
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "PYTHONUNBUFFERED": "1",
+}
+# glibc then keeps what tensors gave back. Returned to the kernel it would be cleared page by page when it is asked for
+# again, which takes a sixth to a third of a training's time on a CPU
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+
+
 def environment(slot: str, offline: bool) -> Mapping[str, str]:
-    """The environment of a job: the device it may use, quiet libraries, and threads that yield while they wait."""
+    """The environment of a job: the device it may use, quiet libraries, and settings for speed."""
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": slot if slot != "cpu" else ""}
-    for name, value in {
-        "GOMP_SPINCOUNT": "10000",  # threads that spin on while they wait take the cores from whoever has work
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "PYTHONUNBUFFERED": "1",
-    }.items():
+    for name, value in {**SETTINGS, **(KEEP_MEMORY if slot == "cpu" else {})}.items():
         env.setdefault(name, value)
     if offline:
         env |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
