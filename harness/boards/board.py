@@ -63,7 +63,8 @@ class Admission(Strict):
 
 
 class Board(Strict):
-    """A leaderboard. suites and engine: as in a matrix.  protocol: by task."""
+    """A leaderboard. suites and engine: as in a matrix.  protocol: by task.  reproduce: the command behind its entries,
+    if one made them all."""
 
     version: Literal[1]
     name: Annotated[str, AfterValidator(_check_name)]
@@ -73,6 +74,7 @@ class Board(Strict):
     protocol: Mapping[str, Pins] = Field(default_factory=dict)
     admission: Admission
     order_by: Literal["mean"]
+    reproduce: str = ""
 
 
 def load_board(file: Path) -> Board:

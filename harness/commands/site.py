@@ -5,10 +5,16 @@ from __future__ import annotations
 import argparse
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.commands.named import is_matrix, replanned, store_of, view_named, warn, where_of
 from harness.commands.stored import StoredSamples, tasks_of
 from harness.errors import HarnessError
+from harness.replan import MATRIX
+from harness.runs import run_folder
+
+if TYPE_CHECKING:
+    from harness.store import Store
 
 
 def site(args: argparse.Namespace) -> int:
@@ -33,7 +39,7 @@ def site(args: argparse.Namespace) -> int:
         title=args.title or view.name,
         baseline=view.baseline,
         notes=(*view.notes, *([f"{left} cells of this run have not been run yet."] if left else [])),
-        reproduce=f"harness run {args.matrix}" if is_matrix(args.matrix) else "",
+        reproduce=_command(args.matrix, store, view.name),
     )
     tasks = tasks_of(replanned(args, store)) if args.outputs else {}
     read, curves = StoredSamples(store, tasks), functools.partial(curve_points, store=store)
@@ -41,6 +47,12 @@ def site(args: argparse.Namespace) -> int:
     warn(store)
     print(f"{args.out / 'index.html'}: {len(started)} cells; open it in a browser")
     return 0
+
+
+def _command(named: str, store: Store, run: str) -> str:
+    """What makes a run again. Its matrix as it stood may be missing where the run was imported."""
+    matrix = named if is_matrix(named) else str(run_folder(store, run) / MATRIX)
+    return f"harness run {matrix}" if Path(matrix).is_file() else ""
 
 
 def _of_board(folder: Path, args: argparse.Namespace) -> int:
@@ -63,7 +75,8 @@ def _of_board(folder: Path, args: argparse.Namespace) -> int:
             todo = "harness site MATRIX, whose entries these are" if loose else "harness publish BOARD RUN"
             raise HarnessError("nothing is published on this board", where=str(folder), todo=todo)
         notes = tuple(notes_of(read_ledger(folder)))
-        about = About(name=board.name, title=args.title or board.title, baseline=live.baseline, notes=notes)
+        title = args.title or board.title
+        about = About(board.name, title, baseline=live.baseline, notes=notes, reproduce=board.reproduce)
         read = StoredSamples(live.store, {name: t.task for name, t in tasks.items()})
         write_site(about, live.frame, args.out, read=read, curves=functools.partial(curve_points, store=live.store))
         print(f"{args.out / 'index.html'}: {len(live.frame.cells)} cells; open it in a browser")
