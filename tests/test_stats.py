@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import binomtest, t
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from harness.results import corpus, shares, stats
+from harness.results import corpus, exact, shares, stats
 from harness.results.frame import Result, TaskView
 from harness.results.items import Samples
 
@@ -109,6 +109,13 @@ def test_a_paired_difference_is_students_interval_of_the_differences() -> None:
     wanted = t.interval(0.95, 7, d.mean(), d.std(ddof=1) / 8**0.5)
     assert (found.value, found.low, found.high) == pytest.approx((d.mean(), *wanted))
     assert (found.how, found.seeds) == ("items only: McNemar", 1)
+
+
+def test_averages_of_several_seeds_are_no_flips_for_mcnemar() -> None:
+    ours, base = [ones(9, 12), ones(8, 12), ones(6, 12)], ones(5, 12)
+    found = stats.difference([result(scores) for scores in ours], [result(base)])
+    assert found.how == "items only: sign flips" and found.flips == (4, 0)
+    assert found.p == pytest.approx(exact.sign_flips(np.mean(ours, axis=0) - base))
 
 
 def test_an_item_is_paired_with_itself_whatever_the_order_of_the_files() -> None:

@@ -268,7 +268,7 @@ def _tested(plain: Estimate, ours: Sequence[Result], baseline: Sequence[Result],
 def _of_items(plain: Estimate, by_item: Floats, spread: Spread, clusters: Clusters | None, binary: bool) -> Estimate:
     """One run a side: the interval and an exact p from the items, of which only untrained sides let one conclude."""
     prefix = f"{ITEMS_ONLY}: " if _one_seed(spread.sides) else ""
-    if binary and clusters is None and plain.flips is not None:
+    if binary and clusters is None and plain.flips is not None and not (by_item % 1).any():  # no averages of seeds
         how, p = "McNemar", exact.mcnemar(*plain.flips)
     else:
         how, p = "sign flips", exact.sign_flips(by_item if clusters is None else clusters.sums(by_item))
