@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness.boards.board import open_board
 from harness.errors import HarnessError
-from harness.results.frame import collect
+from harness.results.frame import CellResult, collect
 from harness.results.latex import escape
 from harness.results.parquet import write_samples
+from harness.results.table import Table
 from tests.test_results_table import TASKS, World
 
+ROOT = Path(__file__).resolve().parents[1]
+TITLE = "[A](http://evil.example) <b>_c_\n\n# d #"
 HOSTILE = "<script>alert(1)</script>_50%$x^2$|`a`"
 
 
@@ -83,7 +89,7 @@ def test_latex_is_bold_for_the_top_tier_and_only_where_there_is_more_than_one(wo
 def test_latex_has_the_columns_that_were_asked_for(world: World) -> None:
     table = world.table(rows="methods")
     one = table.latex(columns=["humaneval [30]"])
-    assert "humaneval [30]" in one
+    assert "humaneval {[}30{]}" in one
     assert "made" not in one.split("\\midrule")[0].split("tabular")[1]
     with pytest.raises(HarnessError, match="there is no column `humanevil`"):
         table.latex(columns=["humanevil"])
@@ -93,6 +99,42 @@ def test_what_latex_would_run_prints_as_it_stands() -> None:
     assert escape("a_b & 50% $x$ #1 \\input{x} ~^") == (
         r"a\_b \& 50\% \$x\$ \#1 \textbackslash{}input\{x\} \textasciitilde{}\textasciicircum{}"
     )
+
+
+@pytest.mark.parametrize("name", ["[5em] tiny", "*tiny"])
+def test_no_name_belongs_to_the_line_break_before_it(tmp_path: Path, name: str) -> None:
+    made = World(tmp_path)
+    for model in (name, "other"):
+        made.cell("base", dict.fromkeys(TASKS, 0.3), model=model)
+    body = made.table(rows="methods", ranked=True).latex().split("\\midrule\n")[1]
+    assert body.startswith("{" + name[0] + "}")
+
+
+def test_the_caption_says_seeds_test_correction_and_the_regime_of_each_task(tmp_path: Path) -> None:
+    made = World(tmp_path)
+    asked = {"math": {"task": {"name": "made_math", "regime": "chat-zeroshot"}, "limit": 100}}
+    made.cell("base", dict.fromkeys(TASKS, 0.3), protocol=asked)
+    made.cell("sft", dict.fromkeys(TASKS, 0.3), protocol=asked)
+    one = made.table(rows="methods", ranked=True).latex()
+    assert "training seeds a trained row: 1;" in one
+    assert "test: items only for a row of one training seed" in one
+    for seed in (1, 2):
+        made.cell("sft", dict.fromkeys(TASKS, 0.3), seed=seed, protocol=asked)
+    three = made.table(rows="methods", ranked=True).latex()
+    assert "training seeds a trained row: 3;" in three
+    assert "test: training seeds x items, crossed" in three and "Satterthwaite" in three
+    for text in (one, three):
+        assert "correction: Holm's, 5 \\%, over the methods of a model" in text
+        assert "no row is told apart from the best" in text and "textbf" not in text
+        assert "regimes: made\\_math chat-zeroshot;" in text
+
+
+def test_the_caption_names_the_regimes_of_the_tasks_behind_a_mean(tmp_path: Path) -> None:
+    made = World(tmp_path)
+    asked = {suite: {"task": {"name": suite, "regime": f"as-{suite}"}} for suite in ("glue", "glue2")}
+    made.cell("base", dict.fromkeys(TASKS, 0.3), protocol=asked)
+    assert "regimes: made\\_cola as-glue, made\\_sst2 as-glue2;" in made.table().latex(columns=["glue mean"])
+    assert "regime" not in made.table().json()
 
 
 class Page(HTMLParser):
@@ -136,6 +178,82 @@ def test_hostile_names_are_text_in_every_form(tmp_path: Path) -> None:
     assert HOSTILE in page.text
     assert "<script" not in table.markdown()
     assert "$x" not in table.latex().replace("\\$", "")
+
+
+LINKS = {
+    "[click](http://evil.example)": r"\[click\](http\://evil.example)",
+    "![x](http://evil.example/p.png)": r"!\[x\](http\://evil.example/p.png)",
+    "[1, 2](www.evil.example)": r"\[1, 2\](www\.evil.example)",
+    "[1]: HTTPS://evil.example": r"[1]: HTTPS\://evil.example",
+    "a@evil.example": "a<span>@</span>evil.example",
+    "_x_ __y__ a_b": r"\_x\_ \_\_y\_\_ a_b",
+    "~~x~~ $x$": r"\~\~x\~\~ <span>$</span>x<span>$</span>",
+    "&lt;b&#62; R&D": r"\&lt;b\&#62; R&D",
+    r"\[1](x)": r"\\\[1\](x)",
+}
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_names_are_neither_links_nor_markup_in_markdown(tmp_path: Path, name: str) -> None:
+    """As GitHub reads it; the expected texts were rendered by cmark-gfm, and give the names back."""
+    made = World(tmp_path)
+    made.cell("base", dict.fromkeys(TASKS, 0.3), model=name)
+    made.cell("base", dict.fromkeys(TASKS, 0.3), model="other")
+    text = made.table(rows="methods", ranked=True).markdown(width=300)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    named = [line for line in lines if LINKS[name] in line]
+    assert len(named) == sum("| other " in line for line in lines) > 0
+    assert not any(name in line for line in lines)
+    assert "30.0 [21.9, 39.6]" in text and "humaneval [30]†" in text
+
+
+def test_a_note_begins_no_list_heading_or_table() -> None:
+    from harness.results.render import markdown
+
+    notes = ("# a", "1. b", "- c", "x" * 30 + " === y", "x" * 36 + " - z", "---")
+    said = markdown(Table(None, (), (), notes), width=36)
+    assert said.endswith(
+        "- \\# a\n- 1\\. b\n- \\- c\n- xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx ===\n  y\n" + f"- {'x' * 36}\n  \\- z\n- \\---\n"
+    )
+
+
+def test_the_title_of_a_board_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from contextlib import nullcontext
+
+    from harness.boards import pages
+
+    made = World(tmp_path)
+    made.cell("base", dict.fromkeys(TASKS, 0.3))
+    live = pages.Live(collect(made.cells, made.store), "base", made.store)
+    monkeypatch.setattr(pages, "live_entries", lambda folder: nullcontext(live))
+    monkeypatch.setattr(pages, "read_ledger", lambda folder: [])
+    board = open_board(ROOT / "leaderboards/methods-small").model_copy(update={"title": TITLE})
+    pages.write_pages(tmp_path, board)
+    first = (tmp_path / "board.md").read_text().partition("\n\n")[0]
+    assert first == "# \\[A\\](http\\://evil.example) &lt;b&gt;\\_c\\_ \\# d \\#"
+
+
+def test_parquet_that_breaks_off_leaves_the_file_that_was_there(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.results import parquet
+
+    frame, file = collect(world.cells, world.store), tmp_path / "out" / "samples.parquet"
+    file.parent.mkdir()
+    file.write_bytes(b"what was there")
+    whole, written = parquet._columns, list[CellResult]()
+
+    def columns(cell: CellResult) -> Iterator[dict[str, list[Any]]]:
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(cell)
+        yield from whole(cell)
+
+    monkeypatch.setattr(parquet, "_columns", columns)
+    with pytest.raises(HarnessError):
+        parquet.write_samples(frame, file)
+    assert written and file.read_bytes() == b"what was there"
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_parquet_has_a_line_for_every_sample(world: World, tmp_path: Path) -> None:

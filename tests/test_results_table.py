@@ -405,6 +405,23 @@ def test_hostile_names_stay_text(world: World) -> None:
     assert next(csv.DictReader(io.StringIO(world.table().csv())))["model"] == "'=1+1|<script>*x*"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [" =1+1", "\n=1+1", "\t=1", "\r=1", "\t1", "\u200b+1", "\ufeff-1", "＝1", "＋1", "－1", "＠SUM(1)", " ﹦1", "@x"],
+)
+def test_what_a_spreadsheet_might_run_is_text_whatever_stands_before_it(world: World, name: str) -> None:
+    world.cell("base", shares(0.1), model=name)
+    for text in (world.table().csv(), world.table().csv_long()):
+        assert next(csv.DictReader(io.StringIO(text, newline="")))["model"] == "'" + name.replace("\r", "\n")
+
+
+def test_names_that_are_no_formulas_stay_as_they_are_in_csv(world: World) -> None:
+    for model in (" tiny-1=x", "in\r=two\r\nlines"):
+        world.cell("base", shares(0.1), model=model)
+    found = [line["model"] for line in csv.DictReader(io.StringIO(world.table().csv(), newline=""))]
+    assert found == [" tiny-1=x", "in\n=two\nlines"]
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_on_a_terminal_the_table_keeps_its_width_and_all_its_numbers(demo: World, width: int) -> None:
     from rich.console import Console

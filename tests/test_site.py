@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any
 import pytest
 
 from harness.boards.site import ASSETS, About, write_site
-from harness.boards.site.samples import LONGEST
+from harness.boards.site.samples import LONGEST, _Items
 from harness.errors import HarnessError
 from harness.results.frame import CellView, Cost, Frame, TaskView
+from harness.results.items import Samples
 from tests.boards_made import made_frame
 
 
@@ -79,7 +81,7 @@ def test_one_seed_is_never_a_finding_and_several_are_where_the_difference_is_cle
 def made_notes_without_places(folder: Path) -> list[str]:
     write_site(About("a", "A"), made_frame(["m"], ["sft"], tasks=1), folder / "alone")
     body = loaded(folder / "alone" / "data" / "board.js")
-    assert body["places"] == {"math": {"reason": "no model has two rows with all tasks"}}
+    assert body["places"] == {"math": {"reason": "no model has two rows with all tasks and their spread"}}
     return list(body["notes"])
 
 
@@ -144,6 +146,11 @@ def test_links_to_files_beside_the_site_and_to_the_web_are_taken() -> None:
         "#/reading",
     ):
         About("a", "A", links=(("there", address),))
+
+
+def test_a_score_that_is_no_number_is_a_gap_on_the_page() -> None:
+    samples = Samples(("a", "b", "c"), array("d", [0.5, float("nan"), 1.0]))
+    assert _Items().add_scores(samples) == {"score": [0.5, None, 1]}
 
 
 def test_the_pages_name_no_address_outside_and_never_write_html() -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from harness.results.frame import Result
+from harness.boards.site import write_site
+from harness.boards.site.about import About
+from harness.results import stats
+from harness.results.frame import Frame, Result
+from harness.results.items import Samples
+from harness.results.table import make_table
 from harness.results.tiers import Place, rank
+from tests.boards_made import made_frame
 from tests.test_stats import labels, result
 
 
@@ -80,3 +88,50 @@ def test_rows_that_cannot_be_compared_are_an_error_that_names_them() -> None:
     ):
         with pytest.raises(ValueError, match=why):
             rank({"first": whole, "second": other})
+
+
+NO_SPREAD = {
+    "fewer than two items": lambda r: replace(r, samples=Samples(("d0",), values=array("d", [r.value])), n=1),
+    "acc has no score by item": lambda r: replace(r, samples=None, n=0, value=0.0),
+    "all items are in one cluster": lambda r: replace(r, samples=replace(r.samples, clusters=("c",) * r.n)),
+    "acc is no mean over items": lambda r: replace(r, value=r.value + 0.1),
+    "acc is not a number for some items": lambda r: replace(
+        r, samples=replace(r.samples, values=array("d", [float("nan"), *r.samples.values[1:]]))
+    ),
+}
+
+
+def without_spread(why: str, seeds: int = 2) -> Frame:
+    """Two tasks of two suites, the second of which has no interval in any row."""
+    frame = made_frame(["m"], ["base", "sft", "dft"], seeds=seeds, tasks=2, items=50)
+    return Frame(tuple(replace(c, results=(c.results[0], NO_SPREAD[why](c.results[1]))) for c in frame.cells))
+
+
+@pytest.mark.parametrize("why", NO_SPREAD)
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_column_without_intervals_has_no_places_and_says_why(why: str, seeds: int, tmp_path: Path) -> None:
+    frame = without_spread(why, seeds)
+    table = make_table(frame, ranked=True, rows="methods")
+    assert [[e.place is None for e in row.entries] for row in table.rows] == [[False, True]] * 3
+    text = table.markdown()
+    assert f"No place by task_1: base, sft, dft (no interval: {why})." in " ".join(text.split())
+    assert "**Tiers by task_0" in text and "Tiers by task_1" not in text
+    assert f"no interval: {why}" in table.latex().replace("\\_", "_")
+    if "not a number" not in why:  # the pages of samples refuse these, with or without places
+        write_site(About("a", "A"), frame, tmp_path)
+
+
+def test_a_row_without_an_interval_leaves_the_others_their_places() -> None:
+    frame = made_frame(["m"], ["base", "sft", "dft"], seeds=2, tasks=1, items=300)
+    cells = [
+        replace(c, results=(replace(c.results[0], value=0.9),)) if c.view.method == "sft" else c for c in frame.cells
+    ]
+    rows = make_table(Frame(tuple(cells)), ranked=True, rows="methods").rows
+    assert [row.entries[0].place is None for row in rows] == [False, True, False]
+
+
+def test_a_score_that_is_no_number_leaves_a_value_and_says_why_there_is_no_more() -> None:
+    good, spoilt = result([1.0, 0.0, 1.0, 1.0]), result([float("nan"), 0.0, 1.0, 1.0], value=0.75)
+    for found in (stats.mean([spoilt]), stats.difference([spoilt], [good]), stats.difference([good], [spoilt])):
+        assert found.value is not None and found.low is None and found.p is None
+        assert found.reason == "no interval: acc is not a number for some items"

@@ -17,6 +17,7 @@ from harness.boards.entries import file_of
 from harness.boards.ledger import ENTRIES, Line, read_ledger, states
 from harness.boards.manifest import Manifest, read_manifest
 from harness.results.frame import CellView, Frame, collect
+from harness.results.render import escape
 from harness.results.table import Table, make_table
 from harness.store import Store
 from harness.store.disk import write_whole
@@ -79,7 +80,7 @@ def write_pages(folder: Path, board: Board) -> Table:
     """Write the board's Markdown, CSV and JSON beside its board.yaml."""
     with live_entries(folder) as live:
         table = make_table(live.frame, baseline=live.baseline, notes=notes_of(read_ledger(folder)))
-    texts = (f"# {board.title}\n\n{table.markdown()}", table.csv(), table.csv_long(), table.json())
+    texts = (f"# {escape(board.title)}\n\n{table.markdown()}", table.csv(), table.csv_long(), table.json())
     for name, text in zip(SHOWN, texts, strict=True):
         write_whole(folder / name, text.encode())
     return table

@@ -21,7 +21,8 @@ class Column:
     """One task under one protocol, or the mean of a suite's headline tasks (then `of_tasks` names their columns).
 
     label is unique in the table.  headline: this column is the suite's headline.  items: scored items of each cell;
-    whole: how many the test set has.  percent: shown times 100.
+    whole: how many the test set has.  percent: shown times 100.  regime: the public name of the way of asking, "" for a
+    mean and where the measurement does not say.
     """
 
     label: str
@@ -36,6 +37,7 @@ class Column:
     chance: float | None = None
     percent: bool = True
     notes: tuple[str, ...] = ()
+    regime: str = ""
 
     def results_of(self, cells: Sequence[CellResult]) -> list[Result | None]:
         """Of the column of one task: one a cell, None where a cell was not asked under the column's protocol.
@@ -115,8 +117,14 @@ def _task_columns(variants: dict[str, TaskView], headline: bool, strict: bool) -
             if t is not first:
                 notes.append(f"not the protocol of {first.task}@{first.protocol[:6]}: {changed or 'digests differ'}")
         at = (label, t.suite, t.task, t.primary, protocol, headline)
-        columns.append(Column(*at, items=t.items, whole=t.of, chance=t.chance, notes=tuple(notes)))
+        column = Column(*at, items=t.items, whole=t.of, chance=t.chance, notes=tuple(notes), regime=_regime(t))
+        columns.append(column)
     return columns
+
+
+def _regime(task: TaskView) -> str:
+    asked = task.measured.get("task")
+    return str(asked.get("regime") or "") if isinstance(asked, Mapping) else ""
 
 
 def _mean_columns(name: str, suite: str, parts: Sequence[Sequence[Column]], headline: bool) -> list[Column]:

@@ -5,6 +5,7 @@ Every function gives the reason why not, or "" where all is well. Nothing is wor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from harness.results import corpus
@@ -42,6 +43,8 @@ def unusable(results: Sequence[Result]) -> str:
             made = corpus.score(r.samples.pairs, metric) if metric in corpus.CORPUS else None
         else:
             made = sum(r.samples.values or ()) / len(r.samples.items)
+        if made is not None and not math.isfinite(made):
+            return f"no interval: {metric} is not a number for some items"
         if made is None or r.value is None or abs(made - r.value) > TOLERANCE * max(1.0, abs(r.value)):
             return f"no interval: {metric} is no mean over items"
     return ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from typing import Any
@@ -21,6 +22,7 @@ from harness.results.table import Entry, Row, Table
 
 SCHEMA, VERSION = "harness-table", 1
 COSTS = tuple(f.name for f in fields(Cost) if f.name != "train_phases")
+COLUMN = tuple(f.name for f in fields(Column) if f.name != "regime")  # version 1 of the schema does not have it
 
 
 def to_json(table: Table) -> str:
@@ -29,7 +31,7 @@ def to_json(table: Table) -> str:
         "schema": SCHEMA,
         "version": VERSION,
         "baseline": table.baseline,
-        "columns": [asdict(column) for column in table.columns],
+        "columns": [{name: getattr(column, name) for name in COLUMN} for column in table.columns],
         "rows": [_row(row, table.columns) for row in table.rows],
         "notes": list(table.notes),
     }
@@ -158,9 +160,16 @@ def _field(value: Any) -> Any:
     """Text that a spreadsheet would run as a formula is made plain text; numbers stay numbers."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return f"'{value}"
+    if isinstance(value, str):
+        lines = value.replace("\r\n", "\n").replace("\r", "\n")  # the writer quotes `\n` alone
+        return f"'{lines}" if _may_run(lines) else lines
     return value
+
+
+def _may_run(text: str) -> bool:
+    """Whether a spreadsheet may read a formula: some drop what cannot be seen before it, and fold full-width signs."""
+    first = next((c for c in text if not c.isspace() and not unicodedata.category(c).startswith("C")), "")
+    return text[:1] in ("\t", "\n") or unicodedata.normalize("NFKC", first)[:1] in ("=", "+", "-", "@")
 
 
 def _rounded(value: Any) -> Any:

@@ -11,6 +11,7 @@ from harness.results.frame import Result
 from harness.results.stats import Estimate
 
 if TYPE_CHECKING:
+    from harness.results.columns import Column
     from harness.results.table import Row
 
 SAME = 0.1  # how far a score may move, as printed, without the items that are known, before the rest's is printed too
@@ -49,6 +50,17 @@ def table_notes(rows: Sequence[Row], present: str | None, wanted: str | None) ->
                 "other columns: Benjamini-Hochberg, 10 %). Without a mark a difference is undecided, not equal."
             )
     return tuple(notes)
+
+
+def unplaced(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
+    """Of each headline the methods that can have no place in it, since the spread of their value is not known."""
+    several, found = len({row.model for row in rows}) > 1, dict[tuple[str, str], list[str]]()
+    for row in (row for row in rows if row.level == "method"):
+        name = f"{row.model} {row.method}" if several else row.method
+        for column, entry in zip(columns, row.entries, strict=True):
+            if column.headline and entry.estimate is not None and entry.estimate.spread is None:
+                found.setdefault((column.label, entry.estimate.reason), []).append(name)
+    return [f"No place by {label}: {', '.join(names)} ({reason})." for (label, reason), names in found.items()]
 
 
 def overlap_notes(found: Sequence[Result], shown: Estimate) -> list[str]:

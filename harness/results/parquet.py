@@ -1,23 +1,37 @@
 """Per-sample results of a whole run as one Parquet file: a line for every cell, task, metric and item.
 
 Columns: cell, model, method, seed, suite, task, metric, protocol, item, cluster, value (of metrics that are means),
-gold and predicted (of corpus metrics, as text). Written cell by cell, so that memory holds one cell.
+gold and predicted (of corpus metrics, as text). Written cell by cell, so that memory holds one cell, and beside its
+place first, so that what was there stays until the new file is whole.
 """
 
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.results.frame import CellResult, Frame
+from harness.store.disk import guard
 
 NAMES = ("cell", "model", "method", "suite", "task", "metric", "protocol")
 
 
 def write_samples(frame: Frame, file: Path) -> int:
-    """Write the file; how many lines it has."""
+    """Write the file whole or not at all; how many lines it has. HarnessError where the disk does not take it."""
+    beside = file.with_name(f".{uuid.uuid4().hex}.tmp")
+    with guard(file):
+        try:
+            lines = _write(frame, beside)
+            beside.replace(file)
+        finally:
+            beside.unlink(missing_ok=True)
+    return lines
+
+
+def _write(frame: Frame, file: Path) -> int:
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -1,7 +1,8 @@
 """The place of every method in the headline columns of a table: its tier and the interval of its rank.
 
 Methods are ranked among those of one model. One that has no value for every seed and task of a column has no place in
-it, and neither have methods that cannot be compared with the best of the others.
+it, nor has one whose values have no known spread (a single item, a metric that is no mean of its items), and neither
+have methods that cannot be compared with the best of the others.
 """
 
 from __future__ import annotations
@@ -38,16 +39,17 @@ def places_over(rows: Mapping[str, Sequence[CellResult]], tasks: Sequence[Column
 
 
 def _row(cells: Sequence[CellResult], tasks: Sequence[Column]) -> dict[str, list[Result]] | None:
-    """Task -> one result a seed, or None where one is missing."""
+    """Task -> one result a seed, or None where one is missing or the spread of their mean is not known."""
     if not cells:
         return None
     row = {}
     for task in tasks:
         results = [r for r in task.results_of(cells) if r is not None and r.state == "ok" and r.samples is not None]
-        if len(results) < len(task.results_of(cells)) or stats.mean(results).value is None:
+        if not results or len(results) < len(task.results_of(cells)):
             return None
         row[task.label] = results
-    return row
+    whole = stats.suite_mean([stats.mean(results) for results in row.values()])
+    return row if whole.spread is not None else None
 
 
 def _comparable(rows: Mapping[str, dict[str, list[Result]]]) -> dict[str, dict[str, list[Result]]]:

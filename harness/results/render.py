@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +22,21 @@ from harness.results.table import CUT, Table, row_label
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+
+# An underscore inside a word, an `&` that begins no entity, an `@` without a name or domain and a colon without `//` do
+# nothing, and stay as they are.
+_MARKUP = re.compile(
+    r"""[\\`*\[\]<>|~$] | (?<!\w)_+ | _+(?!\w) | (?<!\S)\# | &(?=\#?\w+;)
+        | :(?=//) | (?<=www)\. | (?<!\w)@ | @(?=\S*\.)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+# GitHub looks for formulas and addresses of mail in text whose backslashes are gone already.
+_NOT_BY_BACKSLASH = {"<": "&lt;", ">": "&gt;", "$": "<span>$</span>", "@": "<span>@</span>"}
+_NUMBER = r"-?(?:\d+(?:\.\d+)?(?:e[+-]?\d+)?|inf|nan)"
+_NUMBERS = re.compile(rf"\\\[({_NUMBER}(?:, {_NUMBER})?)\\\](?!\()")
+# What begins a list, a heading or a table where it stands first in a line.
+_BLOCK = re.compile(r"^(\d{1,9}|)([.)+-](?= |$)|:?-+:?$|=+$)")
 
 
 def markdown(table: Table, *, width: int = 120) -> str:
@@ -74,20 +90,18 @@ def terminal(table: Table, *, width: int = 120) -> RenderableType:
 
 def _notes(table: Table, footnotes: Footnotes, width: int) -> str:
     lines = [*map(escape, table.notes), *(f"{mark} {escape(text)}" for mark, text in footnotes.marked())]
-    return "\n".join(
-        textwrap.fill(f"- {line}", width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-        for line in lines
-    )
+    wrapped = (textwrap.wrap(line, width - 2, break_long_words=False, break_on_hyphens=False) for line in lines)
+    return "\n".join("- " + "\n  ".join(_BLOCK.sub(r"\1\\\2", line) for line in note) for note in wrapped)
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it stands: no markup, no HTML, one line."""
-    text = " ".join(text.split())
-    for character in "\\`*[]<>|":
-        text = text.replace(
-            character, f"\\{character}" if character not in "<>" else {"<": "&lt;", ">": "&gt;"}[character]
-        )
-    return text
+    """Text that GitHub's Markdown shows as it stands: no markup, no HTML, no links, no formulas, one line."""
+    return _MARKUP.sub(_as_text, " ".join(text.split()))
+
+
+def _as_text(found: re.Match[str]) -> str:
+    marks = found.group()
+    return _NOT_BY_BACKSLASH.get(marks) or "".join(f"\\{character}" for character in marks)
 
 
 def markdown_section(section: Section) -> str:
@@ -105,4 +119,5 @@ def markdown_section(section: Section) -> str:
 
 
 def _cell(text: str) -> str:
-    return escape(text).replace("\\[", "[").replace("\\]", "]")
+    """Escaped, but for the brackets of intervals and counts: around numbers and not before `(`, they do nothing."""
+    return _NUMBERS.sub(r"[\1]", escape(text))

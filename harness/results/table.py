@@ -14,7 +14,7 @@ from harness.results import stats
 from harness.results.columns import Column, make_columns
 from harness.results.findings import Finding, find
 from harness.results.frame import CellResult, Cost, Frame, Result, State
-from harness.results.notes import overlap_notes, table_notes
+from harness.results.notes import overlap_notes, table_notes, unplaced
 from harness.results.places import find_places
 from harness.results.searched import Tuning
 from harness.results.stats import Estimate
@@ -167,7 +167,8 @@ def make_table(
         made = _with_places(made, columns, find_places(groups, columns))
     columns = _with_units(columns, made)
     made = _mark_truncated(made, columns)
-    return Table(present, tuple(columns), tuple(made), (*table_notes(made, present, baseline), *notes))
+    said = [*table_notes(made, present, baseline), *(unplaced(made, columns) if ranked else [])]
+    return Table(present, tuple(columns), tuple(made), (*said, *notes))
 
 
 def _row(level: Level, cells: Sequence[CellResult], against: Sequence[CellResult], columns: Sequence[Column]) -> Row:

@@ -39,7 +39,8 @@ class Place:
 def rank(rows: Mapping[str, Row]) -> dict[str, Place]:
     """The place of each row, in the order given; higher scores are better.
 
-    ValueError where a row lacks a task, a result or a score by item, or was measured otherwise than the first row.
+    ValueError where a row lacks a task, a result, a score by item or a spread (`stats.suite_mean` says why), or was
+    measured otherwise than the first row.
     """
     if not rows:
         return {}

@@ -6,6 +6,7 @@ A task's file holds what all cells share (items, targets, prompts); a cell's hol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,8 +112,8 @@ class _Items:
 
 
 def _score(score: Any) -> Any:
-    """A number, or for a corpus metric [gold, predicted]."""
-    if isinstance(score, bool | int | float):
+    """A number, or for a corpus metric [gold, predicted]; None for what is no number, which JSON does not know."""
+    if isinstance(score, bool | int | float) and math.isfinite(score):
         return int(score) if score in (0, 1) else round(float(score), 6)
     if isinstance(score, list | tuple) and len(score) == 2:
         return [value if isinstance(value, int | float) else str(value) for value in score]

@@ -66,7 +66,7 @@ def _places(rows: Sequence[Row], cells: Mapping[str, CellResult], columns: Seque
             models.setdefault(row.model, {})[str(place)] = finished
     found = [of_model for rows_of in models.values() if len(of_model := places_over(rows_of, columns)) > 1]
     if not found:
-        return {"reason": "no model has two rows with all tasks"}
+        return {"reason": "no model has two rows with all tasks and their spread"}
     ranked = {name: place for of_model in found for name, place in of_model.items()}
     listed = [ranked.get(str(place)) for place in range(len(rows))]
     return {"places": [[p.tier, p.low, p.high] if p else None for p in listed]}

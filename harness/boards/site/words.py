@@ -16,7 +16,7 @@ def notes(table: Table, judged: int, ranked: bool) -> Iterator[str]:
     if any(len(row.cells) == 1 for row in methods):
         yield "One seed a trained row: its intervals cover items only, not what another training seed would change."
     if any(e.how.endswith("items x seeds") for e in estimates):
-        yield "Several seeds: intervals cover items and training seeds, crossed (Satterthwaite)."
+        yield "Several seeds: intervals cover items and training seeds, crossed, each with its own degrees of freedom."
     if any(row.tuning for row in table.rows):
         yield (
             "Tuned rows: the best of their trials by the loss on held-out training rows, trained again on all rows. "
