@@ -157,10 +157,13 @@ def _results(verb: Verb) -> None:
     site.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder, or that of an earlier site")
     site.add_argument("--title", help="the heading of the pages (default: the name of the run)")
     site.add_argument("--outputs", action="store_true", help="prompts and outputs too, where they are kept")
-    text = "two methods or two runs, paired by sample: differences, what they show, and examples. Exit code 4: refused"
+    text = "two methods, runs or nights, paired by sample: differences, what they show, examples. Exit code 4: refused"
     pair = verb("compare", "compare:compare", text, "demo:sft demo:lora --examples 2", _change, _data, _store, _output)
     pair.add_argument(
-        "a", metavar="A", help="RUN:METHOD, RUN:CELL, or RUN for all its methods; RUN may be a matrix file"
+        "a",
+        metavar="A",
+        help="RUN:METHOD, RUN:CELL, or RUN for all its methods; RUN may be a matrix file, or a night: its folder, "
+        "nights/BOARD/last or nights/BOARD/accepted",
     )
     pair.add_argument("b", metavar="B", help="the same; differences are B minus A")
     pair.add_argument(

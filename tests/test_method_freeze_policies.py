@@ -247,7 +247,7 @@ def test_the_weights_of_the_lowest_look_are_left(tmp_path: Path, tiny_model: Pat
         def after_step(self, model: nn.Module, ctx: Any) -> None:
             self.weights[ctx.step] = {n: p.detach().clone() for n, p in model.named_parameters()}
 
-    seen, options = Seen(), {"steps": 12, "lr": 0.05, "schedule": "constant", "clip": None}
+    seen, options = Seen(), {"steps": 12, "lr": 0.1, "schedule": "constant", "clip": None}
     done = kept(tmp_path / "run", tiny_model, SFT(), seen, KeepBest(interval=1, patience=4), **options)
     found = looks(done)
     best = min(found, key=lambda step: found[step])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,14 @@ from harness.nightly.closing import let_go
 from harness.nightly.environment import canonical_name, changes, environment_digest, machine_class, packages
 from harness.nightly.findings import Example, Finding
 from harness.nightly.nights import Line, Night, Nights
+from harness.nightly.procedure import fresh
 from harness.nightly.report import junit, markdown
 
-FACTS = {"environment": "e", "machine": "m", "started": "2026-01-31T00:00:00+00:00", "only": []}
+FACTS = {
+    "environment": "e", "machine": "m", "started": "2026-01-31T00:00:00+00:00", "only": [], "packages": {},
+    "matrix": "", "overrides": [], "limit": None, "seeds": [0, 1],
+}  # fmt: skip
+REPORT = {"verdict": "", "findings": [], "accepted": None, "costs": {}}
 
 
 def line(cell: str = "m.x", value: float | None = 0.5) -> Line:
@@ -35,7 +41,7 @@ def make(nights: Nights, date: str, *, code: int | None = 0, cells: tuple[str, .
     night.begin({**FACTS, **facts})
     night.add("frozen", [line(cell) for cell in cells])
     if code is not None:
-        (night.folder / "report.json").write_text(json.dumps({"code": code, "findings": []}))
+        (night.folder / "report.json").write_text(json.dumps({**REPORT, "code": code}))
     return night
 
 
@@ -46,6 +52,57 @@ def test_a_part_is_read_back_as_it_was_added(tmp_path: Path) -> None:
     assert parts["frozen"][0] == [line()]
     assert parts["empty"] == ([], {"end": "empty", "lines": 0, "costs": {"m.x": {}}})
     assert night.torn == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("night.json", "{}", "it lacks started, packages"),
+        ("night.json", "[1", "cannot be read"),
+        ("report.json", '{"code": 0}', "it lacks verdict"),
+        ("results.jsonl", '{"part": "frozen"}\n', "missing"),
+        ("results.jsonl", "7\n", "int"),
+    ],
+)
+def test_a_damaged_file_of_a_night_is_named_with_what_to_do(tmp_path: Path, file: str, text: str, said: str) -> None:
+    night = make(Nights(tmp_path, "b"), "2026-01-31")
+    (night.folder / file).write_text(text)
+    with pytest.raises(HarnessError) as told:
+        _ = night.facts(), night.report(), night.parts()
+    assert str(night.folder / file) in str(told.value) and said in str(told.value)
+    assert "do:" in str(told.value)
+
+
+def test_a_folder_of_another_name_is_no_night(tmp_path: Path) -> None:
+    nights = Nights(tmp_path, "b")
+    night = make(nights, "2026-01-31")
+    shutil.copytree(night.folder, nights.folder / "x.y")
+    shutil.copytree(night.folder, nights.folder / "2026-01-31 copy")
+    assert [n.name for n in nights.all()] == ["2026-01-31"]
+
+
+def test_that_no_night_is_finished_is_said(tmp_path: Path) -> None:
+    nights = Nights(tmp_path, "b")
+    make(nights, "2026-01-31", code=None)
+    with pytest.raises(HarnessError, match="no night is finished yet"):
+        nights.named("last")
+
+
+def test_a_baseline_without_its_history_is_told(tmp_path: Path) -> None:
+    nights = Nights(tmp_path, "b")
+    night = make(nights, "2026-01-31")
+    accept(nights, night, who="A", why="first", when="now")
+    file = nights.folder / "baseline.json"
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "history"}))
+    with pytest.raises(HarnessError, match="the baseline cannot be read"):
+        accept(nights, night, who="A", why="again", when="now")
+
+
+@pytest.mark.parametrize("seeds", [(0, 1, 2), (0, 500, 1000), (7, 5000, 12)])
+def test_no_night_and_no_confirmation_share_a_seed(seeds: tuple[int, ...]) -> None:
+    used = [s + 2 * fresh(seeds) * night + more for night in range(5) for more in (0, fresh(seeds)) for s in seeds]
+    assert len(set(used)) == len(used)
+    assert fresh((0, 1, 2)) == 500, "nights that are accepted already keep theirs"
 
 
 def test_a_torn_line_is_told_and_what_was_not_whole_is_not_read(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli import main
 from harness.errors import HarnessError
 from harness.nightly import pages
 from harness.nightly.baseline import accept
@@ -57,6 +58,27 @@ def test_the_last_night_shows_retrained_cells_and_frozen_ones_of_rows_that_were_
     assert before.name == nights.all()[1].name
     names = {s.store.root.name: [c.view.name for c in s.cells] for s in shown}
     assert names == {"retrained": [f"tiny.lora.s{n}" for n in (1000, 1001, 1002)], "frozen": ["tiny.base"]}
+
+
+def test_two_nights_are_compared_by_sample_even_when_their_answers_are_gone(
+    nights: Nights, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first night's lora against the second's, which was made 20 points worse; base is frozen and the same."""
+    names = [f"{nights.folder}/{name}" for name in ("accepted", nights.all()[1].name)]
+    assert main(["compare", *names, "--examples", "1"]) == 0
+    said = capsys.readouterr().out
+    lora = next(line for line in said.splitlines() if "made_sentiment" in line and "worse" in line)
+    assert "B is worse" in lora
+    assert said.count("**tiny: A is ") == 2 and "3 seeds" in said
+    assert "only A is right" in said and "A extracted: answer" in said
+    shutil.rmtree(nights.all()[1].folder / "stores")
+    assert main(["compare", *(f"{name}:lora" for name in names), "--examples", "1"]) == 0
+    again = capsys.readouterr().out
+    scores = lora.split("|")[3:6]
+    assert all(score.strip() in again for score in scores) and "B extracted" not in again
+    assert main(["compare", f"{names[0]}:lroa", names[1]]) == 2
+    assert "has no method or cell `lroa`" in capsys.readouterr().err
+    assert main(["compare", names[0], f"{nights.folder}/2020-01-01"]) == 2
 
 
 def test_without_a_finished_night_there_is_nothing_to_show(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`harness compare`: two methods, two cells, or all methods that two runs share, paired by sample."""
+"""`harness compare`: two methods, two cells, or all methods that two runs or two nights share, paired by sample."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.commands.named import replanned, store_of, view_named, warn
+from harness.commands.named import store_of, warn
+from harness.commands.sides import Asked, find_side
 from harness.commands.text import as_json, indented, line
-from harness.errors import HarnessError, nearest
+from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from harness.results.compare import Compared, Line, Side
     from harness.results.frame import CellResult, Frame, Result
-    from harness.store import Store
 
 REFUSED = 4
 WORDS = {
@@ -30,13 +30,14 @@ def compare(args: argparse.Namespace) -> int:
     from harness.results.export import line_as_dict as as_dict
 
     store = store_of(args)
-    sides = [_named(args, text, store) for text in (args.a, args.b)]
+    sides = [find_side(args, text, store) for text in (args.a, args.b)]
     pairs = _pairs(*sides)
     compared = comparing.compare(pairs)
     changed = _software(
-        store, [cell for _, a, _ in pairs for cell in a.cells], [c for _, _, b in pairs for c in b.cells]
+        sides[0].software([cell for _, a, _ in pairs for cell in a.cells]),
+        sides[1].software([cell for _, _, b in pairs for cell in b.cells]),
     )
-    shown = list(_examples(args, store, pairs)) if args.examples else []
+    shown = list(_examples(sides, pairs, args.examples)) if args.examples else []
     warn(store)
     if args.json:
         body = [{**vars(one), "lines": [as_dict(x) for x in one.lines]} for one in compared]
@@ -46,44 +47,26 @@ def compare(args: argparse.Namespace) -> int:
     return REFUSED if any(x.refused for one in compared for x in one.lines) else 0
 
 
-def _named(args: argparse.Namespace, text: str, store: Store) -> tuple[str, str, Frame]:
-    """RUN or RUN:METHOD -> (text, method or cell or "", the results of the run)."""
-    from harness.results.frame import Frame, collect
-
-    run, _, chosen = text.partition(":")
-    view = view_named(argparse.Namespace(**{**vars(args), "matrix": run}), store)
-    frame = collect(view.cells, store)
-    if not chosen:
-        return text, "", frame
-    cells = tuple(c for c in frame.cells if chosen in (c.view.name, c.view.method, c.view.row))
-    if not cells:
-        known = sorted({c.view.row for c in frame.cells})
-        raise HarnessError(
-            f"`{run}` has no method or cell `{chosen}`", todo=nearest(chosen, known) or f"known: {', '.join(known)}"
-        )
-    return text, chosen, Frame(cells)
-
-
-def _pairs(a: tuple[str, str, Frame], b: tuple[str, str, Frame]) -> list[tuple[str, Side, Side]]:
+def _pairs(a: Asked, b: Asked) -> list[tuple[str, Side, Side]]:
     """What is compared with what: two methods on every model that both have, or equal methods of two runs."""
     from harness.results.compare import Side
 
-    ours, theirs = _by_row(a[2]), _by_row(b[2])
-    if bool(a[1]) != bool(b[1]):
+    ours, theirs = _by_row(a.frame), _by_row(b.frame)
+    if bool(a.chosen) != bool(b.chosen):
         raise HarnessError(
             "a method cannot be compared with a whole run",
             todo="name a method on both sides, RUN:METHOD, or on neither",
         )
-    if a[1]:
+    if a.chosen:
         found = [
-            (model, Side(a[0], mine), Side(b[0], yours))
+            (model, Side(a.text, mine), Side(b.text, yours))
             for (model, _), mine in ours.items()
             for (other, _), yours in theirs.items()
             if model == other
         ]
     else:
         found = [
-            (key[0], Side(f"{a[0]}:{key[1]}", mine), Side(f"{b[0]}:{key[1]}", theirs[key]))
+            (key[0], Side(f"{a.text}:{key[1]}", mine), Side(f"{b.text}:{key[1]}", theirs[key]))
             for key, mine in ours.items()
             if key in theirs
         ]
@@ -101,38 +84,21 @@ def _by_row(frame: Frame) -> dict[tuple[str, str], tuple[CellResult, ...]]:
     return rows
 
 
-def _software(store: Store, ours: Sequence[CellResult], theirs: Sequence[CellResult]) -> list[str]:
+def _software(a: Mapping[str, Sequence[str]], b: Mapping[str, Sequence[str]]) -> list[str]:
     """Packages that the two sides' steps ran with in different versions."""
-    a, b = (_versions(store, cells) for cells in (ours, theirs))
     names = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
     return [f"{name} {_version(a.get(name))} and {_version(b.get(name))}" for name in names]
-
-
-def _versions(store: Store, cells: Sequence[CellResult]) -> dict[str, list[str]]:
-    found: dict[str, set[str]] = {}
-    for cell in cells:
-        keys = [("train", key) for key in cell.view.train]
-        keys += [(kind, key) for t in cell.view.scores for kind, key in (("generate", t.generate), ("score", t.key))]
-        for kind, key in dict.fromkeys(pair for pair in keys if pair[1]):
-            record = store.find(kind, key)
-            for name, version in (record.provenance.get("packages", {}) if record else {}).items():
-                found.setdefault(name, set()).add(str(version))
-    return {name: sorted(versions) for name, versions in found.items()}
 
 
 def _version(versions: Sequence[str] | None) -> str:
     return ", ".join(versions) if versions else "none"
 
 
-def _examples(
-    args: argparse.Namespace, store: Store, pairs: Sequence[tuple[str, Side, Side]]
-) -> Iterator[dict[str, Any]]:
+def _examples(sides: Sequence[Asked], pairs: Sequence[tuple[str, Side, Side]], most: int) -> Iterator[dict[str, Any]]:
     """For every headline task samples that only one side got right, by the first seeds of the two."""
-    from harness.commands.stored import StoredSamples, tasks_of
     from harness.results.items import name_items
 
-    named = (argparse.Namespace(**{**vars(args), "matrix": text.partition(":")[0]}) for text in (args.a, args.b))
-    readers = [StoredSamples(store, tasks_of(replanned(each, store))) for each in named]
+    readers = [each.reader() for each in sides]
     for model, a, b in pairs:
         for ours in (r for r in a.cells[0].results if r.task.headline and r.samples is not None):
             theirs = _same_task(b.cells[0], ours)
@@ -142,7 +108,7 @@ def _examples(
                 name_items(reader(cell.view.name, result.task) or ())
                 for reader, cell, result in ((readers[0], a.cells[0], ours), (readers[1], b.cells[0], theirs))
             ]
-            for right, names in _flipped(ours, theirs, args.examples):
+            for right, names in _flipped(ours, theirs, most):
                 for name in names:
                     yield {
                         "model": model,

@@ -74,7 +74,7 @@ class OTR(Method):
                 policy = (z.detach() / self.kappa).softmax(-1)
                 drawn = torch.multinomial(policy, self.k, replacement=True, generator=ctx.rng("otr"))
             hit = drawn == gold
-            logp = z.gather(-1, torch.cat([gold, drawn], -1)) - z.logsumexp(-1, keepdim=True)
+            logp = z.log_softmax(-1).gather(-1, torch.cat([gold, drawn], -1))
             right, wrong = hit.float().mean(-1), logp[:, 1:].masked_fill(hit, 0.0).mean(-1)
             return torch.stack([-right * logp[:, 0] - self.beta * wrong, right], -1)
 

@@ -55,9 +55,9 @@ class OTRExact(Method):
 
         def of(z: Tensor, target: Tensor) -> Tensor:
             gold = target[:, None]
-            logp = z - z.logsumexp(-1, keepdim=True)
+            logp = z.log_softmax(-1)
             cold = z.detach() / self.kappa
-            policy = (cold - cold.logsumexp(-1, keepdim=True)).exp()
+            policy = cold.log_softmax(-1).exp()
             right = policy.gather(-1, gold)[:, 0]
             wrong = (policy.scatter(-1, gold, 0.0) * logp).sum(-1)
             return torch.stack([-right * logp.gather(-1, gold)[:, 0] - self.beta * wrong, right], -1)

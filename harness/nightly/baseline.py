@@ -40,10 +40,16 @@ def read_baseline(nights: Nights) -> Baseline | None:
         return None
     try:
         body: dict[str, Any] = json.loads(file.read_text())
+        history_of(body)
         return Baseline(**{name: body[name] for name in ("night", "who", "why", "when", "since")})
     except (ValueError, KeyError, TypeError) as error:
         todo = "take it from a copy, or remove it and accept a night anew"
         raise HarnessError("the baseline cannot be read", where=str(file), why=repr(error), todo=todo) from None
+
+
+def history_of(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every acceptance, the oldest first. KeyError or TypeError where there is no such list."""
+    return [{name: each[name] for name in ("night", "who", "why", "when", "since")} for each in body["history"]]
 
 
 def accept(nights: Nights, night: Night, *, who: str, why: str, when: str) -> Baseline:
@@ -62,7 +68,7 @@ def accept(nights: Nights, night: Night, *, who: str, why: str, when: str) -> Ba
     before = read_baseline(nights)
     moved = before is None or night.report()["code"] in CHANGED
     made = Baseline(night.name, who, why, when, night.name if before is None or moved else before.since)
-    history = json.loads((nights.folder / FILE).read_text())["history"] if before else []
+    history = history_of(json.loads((nights.folder / FILE).read_text())) if before else []
     body = {"schema": "harness-baseline", "version": 1, **asdict(made), "history": [*history, asdict(made)]}
     disk.write_whole(nights.folder / FILE, json.dumps(body, indent=1).encode(), durable=True)
     return made

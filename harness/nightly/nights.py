@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,6 +26,10 @@ from harness.errors import HarnessError
 from harness.results.frame import Result, TaskView
 from harness.results.items import KnownItems, Samples, read_items
 from harness.store import disk
+
+FACTS = ("started", "packages", "environment", "machine", "matrix", "overrides", "limit", "only", "seeds")
+REPAIR = "take it from a copy, or move the night's folder away: the other nights do not need it"
+NAME = re.compile(r"\d{4}-\d\d-\d\d(\.[1-9]\d*)?")
 
 
 @dataclass(frozen=True)
@@ -94,13 +99,11 @@ class Night:
 
     def facts(self) -> dict[str, Any]:
         """What is known of the night as a whole: software, machine, matrix."""
-        body: dict[str, Any] = json.loads((self.folder / "night.json").read_text())
-        return body
+        return _read(self.folder / "night.json", FACTS)
 
     def report(self) -> dict[str, Any]:
         """The report of a finished night."""
-        body: dict[str, Any] = json.loads((self.folder / "report.json").read_text())
-        return body
+        return _read(self.folder / "report.json", ("code", "verdict", "findings", "accepted", "costs"))
 
     def begin(self, facts: dict[str, Any]) -> None:
         """Make the folder."""
@@ -125,8 +128,8 @@ class Night:
         found: dict[str, tuple[list[Line], dict[str, Any]]] = {}
         open_lines: list[Line] = []
         for body in self._bodies():
-            if "end" not in body:
-                open_lines.append(Line.from_json(body))
+            if not isinstance(body, dict) or "end" not in body:
+                open_lines.append(self._line(body))
                 continue
             mine = [line for line in open_lines if line.part == body["end"]][-body["lines"] :] if body["lines"] else []
             found[body["end"]] = (mine, body)
@@ -144,6 +147,17 @@ class Night:
                 yield json.loads(text)
             except ValueError:
                 self.torn.append(f"{file}:{number}: a line was cut off and is not read")
+
+    def _line(self, body: Any) -> Line:
+        try:
+            return Line.from_json(body)
+        except (TypeError, AttributeError) as error:
+            raise HarnessError(
+                "a line of the night's results has not the fields of one",
+                where=str(self.folder / "results.jsonl"),
+                why=str(error),
+                todo=REPAIR,
+            ) from None
 
     def measured(self, part: str, known: KnownItems | None = None) -> list[Measured]:
         """A part with its scores by item."""
@@ -170,6 +184,19 @@ class Night:
         return tuple(found)
 
 
+def _read(file: Path, names: Sequence[str]) -> dict[str, Any]:
+    """A file of a night. HarnessError where it cannot be read or lacks one of the names."""
+    try:
+        body: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        missing = [name for name in names if name not in body]
+    except (OSError, ValueError, TypeError) as error:
+        raise HarnessError("a file of a night cannot be read", where=str(file), why=str(error), todo=REPAIR) from None
+    if missing:
+        why = f"it lacks {', '.join(missing)}"
+        raise HarnessError("a file of a night is not what it should be", where=str(file), why=why, todo=REPAIR)
+    return body
+
+
 def _last_byte(file: Any) -> bytes:
     file.seek(-1, os.SEEK_END)
     last: bytes = file.read(1)
@@ -189,9 +216,9 @@ class Nights:
         return self.root / self.board
 
     def all(self) -> list[Night]:
-        """Every night that was begun, the oldest first."""
-        files = sorted(self.folder.glob("*/night.json"), key=lambda f: night_order(f.parent.name))
-        return [Night(f.parent) for f in files]
+        """Every night that was begun, the oldest first. Folders of other names are no nights."""
+        files = [f for f in self.folder.glob("*/night.json") if NAME.fullmatch(f.parent.name)]
+        return [Night(f.parent) for f in sorted(files, key=lambda f: night_order(f.parent.name))]
 
     def finished(self) -> list[Night]:
         return [night for night in self.all() if night.finished]
@@ -204,6 +231,9 @@ class Nights:
         for night in nights:
             if night.name == name:
                 return night
+        if name == "last" and nights:
+            todo = "the same `harness nightly` command goes on with it"
+            raise HarnessError("no night is finished yet", where=str(nights[-1].folder), todo=todo)
         known = ", ".join(n.name for n in nights[-5:]) or "none yet: run `harness nightly` first"
         raise HarnessError(f"there is no night `{name}`", where=str(self.folder), todo=f"the latest are: {known}")
 

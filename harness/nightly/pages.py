@@ -70,7 +70,7 @@ def trends(nights: Nights, cells: Sequence[CellView], columns: Sequence[Column])
         facts, said = night.facts(), _said(night)
         of_night = [accepted.get(night.name, ""), _software(before, facts)]
         before = facts["packages"]
-        for measured in _of(night):
+        for measured in newest(night):
             line = measured.line
             view, label = rows.get(line.cell), labels.get((line.suite, line.task, line.metric))
             if view is not None and label is not None and measured.results:
@@ -81,7 +81,8 @@ def trends(nights: Nights, cells: Sequence[CellView], columns: Sequence[Column])
                 yield Point(*where, found.value, found.low, found.high, note)
 
 
-def _of(night: Night) -> list[Measured]:
+def newest(night: Night) -> list[Measured]:
+    """Every number of a night once: of the retrained cell where there is one, else of the frozen artifact."""
     parts, found = night.parts(), dict[tuple[str, str, str], Measured]()
     for part in (RETRAINED, FROZEN):
         if part in parts:

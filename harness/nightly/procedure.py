@@ -40,8 +40,7 @@ from harness.nightly.speed import slower
 from harness.store import Store
 
 SEEDS = 3  # of a trained cell, at least, for gate B
-STRIDE = 1000  # between the seeds of two nights
-FRESH = 500  # of a night's own seeds to those that confirm
+FRESH = 500  # of a night's own seeds to those that confirm, at least; the next night's are as far again
 SAME = ("environment", "machine", "matrix", "overrides", "limit", "only")  # of a night that goes on
 REPEATS = 3  # runs of the frozen artifacts, from which the flip noise is known
 
@@ -94,8 +93,13 @@ def open_night(nights: Nights, setting: Setting, seeds: Sequence[int], only: Seq
         if all(last[name] == facts[name] for name in SAME):
             return before[-1]
     night = nights.new(begun.date().isoformat())
-    night.begin({**facts, "seeds": [s + STRIDE * len(before) for s in seeds]})
+    night.begin({**facts, "seeds": [s + 2 * fresh(seeds) * len(before) for s in seeds]})
     return night
+
+
+def fresh(seeds: Sequence[int]) -> int:
+    """How far the seeds that confirm lie above a night's own, so that no night has a seed that another had."""
+    return max(FRESH, max(seeds) - min(seeds) + 1)
 
 
 class Procedure:
@@ -272,7 +276,7 @@ class Procedure:
         self.outcome.findings += gate_b.improved(rows)
         suspects = [*gate_b.gate_b([r for r in rows if r.now.line.value is not None]), *gate_b.diverged(rows)]
         if suspects:
-            self._confirm(suspects, tuple(s + FRESH for s in seeds))
+            self._confirm(suspects, tuple(s + fresh(seeds) for s in seeds))
         self.outcome.findings += slower(past_costs(nights, self.facts["machine"]), self.outcome.costs)
 
     def _row(self, now: Measured, anchor: Anchor, past: Sequence[Past], noise: dict[str, Noise]) -> Any:

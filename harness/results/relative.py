@@ -38,7 +38,7 @@ def relative_costs(boards: Path) -> dict[str, Spent]:
     `sft` in the same way with the same seed. boards: a folder of boards, each with a folder `entries`; it may be
     missing."""
     found: dict[str, dict[str, list[tuple[int, Spent]]]] = defaultdict(lambda: defaultdict(list))
-    for file in sorted(boards.glob("*/entries/*.tar.gz")):
+    for file in sorted(boards.glob("*/entries/**/*.tar.gz")):
         records = list(_train_records(file))
         if records and (name := _method(records)):
             identity = records[0]["identity"]
