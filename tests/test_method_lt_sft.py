@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from harness.errors import HarnessError, Refused
 from harness.methods import build
 from harness.methods.base import Method, Row, Stage, check_stack
 from harness.methods.dft import DFT
+from harness.methods.hft import HFT
 from harness.methods.lora import LoRA
 from harness.methods.lt_sft import LTSFT, Delta, add, fingerprint, interference, largest
 from harness.methods.sft import SFT
@@ -298,6 +300,17 @@ def test_the_random_control_has_no_dense_phase_and_the_same_k(tmp_path: Path, ti
     assert sum(int(m.sum()) for m in a.values()) == round(0.05 * free)
     assert all(torch.equal(a[n], b[n]) for n in base)
     assert not all(torch.equal(a[n], c[n]) for n in base)
+
+
+def test_what_another_member_held_still_while_entries_were_chosen_does_not_train(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    """`hft` draws another half for each stage, so some parameters are free only in the second."""
+    stack = LTSFT(density=0.05), HFT()
+    dense = train(tmp_path / "dense", tiny_model, *stack, steps=6)
+    done = {"dense": dense.work / "artifact"}
+    sparse = train(tmp_path / "sparse", tiny_model, *stack, steps=6, stage=1, done=done)
+    assert sparse.losses and all(map(math.isfinite, sparse.losses))
 
 
 # --- composition ----------------------------------------------------------------------------------------------------

@@ -157,6 +157,14 @@ def test_accumulation_cannot_change_the_answer(tmp_path: Path, tiny_model: Path,
         assert same_gradients(watch.gradients, first.gradients, 3e-6)  # Adam enlarges the rounding of earlier steps
 
 
+def test_two_members_cannot_give_one_name_to_two_terms(tmp_path: Path, tiny_model: Path) -> None:
+    class Same(LateCount):
+        name = "same"
+
+    with pytest.raises(HarnessError, match="`same` adds a term `entropy` to the loss"):
+        train(tmp_path, tiny_model, SFT(), LateCount(), Same(), steps=1)
+
+
 def test_slicing_the_vocabulary_cannot_change_the_answer(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,8 +175,11 @@ class LTSFT(Method):
             rng = ctx.rng(self.name)
             self._choose(model, ctx, lambda n, p: torch.rand(p.shape, generator=rng, device=p.device))
         for name, p in self._maskable(model):
-            if p.grad is not None:
-                at = ctx.memory[self.name][name]["at"].to(p.device)
+            chosen = ctx.memory[self.name].get(name)
+            if chosen is None:  # another member held it still while entries were chosen
+                p.grad = None
+            elif p.grad is not None:
+                at = chosen["at"].to(p.device)
                 gradient = p.grad.reshape(-1)
                 p.grad = torch.zeros_like(gradient).index_copy(0, at, gradient[at]).view_as(p)
 

@@ -183,7 +183,13 @@ def _forward_backward(run: Run, objective: Objective, part: list[Seq]) -> int:
         norm = next((m.norm for m in stack if m.norm != "tokens"), "tokens")
         terms = as_terms(tok, chief.loss(tok, ctx), norm, chief)
         for member in _that(stack, "auxiliary"):
-            terms |= member.auxiliary(tok, ctx)
+            more = member.auxiliary(tok, ctx)
+            if twice := sorted(terms.keys() & more.keys()):
+                raise HarnessError(
+                    f"`{member.name}` adds a term `{twice[0]}` to the loss, and another member has one of that name",
+                    todo="give the term another name in its `auxiliary`",
+                )
+            terms |= more
         if run.rollouts:
             run.rollouts.measure(tok)
     with ctx.meter.phase("backward"):

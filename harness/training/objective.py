@@ -77,7 +77,7 @@ class Objective:
         """Put the gradients right and return the parts of the loss, with their sum as "loss"."""
         if self._gradients:
             self._join()
-        elif self.parts > 1:
+        elif self.parts > 1 and len(self.sums) == 1:  # of several without any gradient there is nothing to put right
             (total,) = self.sums.values()
             factor = self.expected / max(total.count, _LEAST)
             gradients = [p.grad for p in self.parameters if p.grad is not None]
