@@ -116,7 +116,7 @@ def test_tuning_leaves_frozen_heads_alone_and_their_losses_reach_the_trunk(
 def test_freezing_the_output_layer_is_for_models_of_untied_embeddings(
     tmp_path: Path, tiny_model: Path, trained: dict[str, Path]
 ) -> None:
-    with pytest.raises(HarnessError, match="freezing it freezes both"):
+    with pytest.raises(HarnessError, match="that freezes both"):
         tune(tmp_path / "a", tiny_model, trained, unembedding="freeze")
     model = open_base(tiny_model)
     model.config.tie_word_embeddings = False

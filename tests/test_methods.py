@@ -190,6 +190,7 @@ class Halve(Method):
 
 class Split(Method):
     name: ClassVar[str] = "split"
+    sets = frozenset({"held"})
 
     def curate(self, rows: list[Any], ctx: Any) -> Any:
         return {"train": [{**rows[0], "extra": 1}], "held": [*rows[1:], {"id": "new"}]}
@@ -218,7 +219,16 @@ def test_curation_composes_and_leaves_a_ledger() -> None:
 
 def test_only_the_last_curator_may_split() -> None:
     with pytest.raises(Refused, match="`split` splits the rows into sets, and `halve` curates after it"):
-        curate((Split(), Halve()), ROWS, seed=0)
+        check_stack((Split(), Halve()))
+    check_stack((Halve(), Split()))
+
+
+def test_a_set_of_rows_that_is_not_declared_is_named() -> None:
+    class Quiet(Split):
+        sets = frozenset()
+
+    with pytest.raises(HarnessError, match="`split` gives the set of rows `held`, which it does not name"):
+        curate((Quiet(),), ROWS, seed=0)
 
 
 def test_a_curator_that_leaves_nothing_is_named() -> None:

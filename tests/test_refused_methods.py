@@ -126,6 +126,14 @@ CASES: list[tuple[str, Change, str, list[str]]] = [
     ("no such delta", nothing, "{lt_sft: {source: [{file: d.pt, sha256: %s}]}}" % ("0" * 64), ["d.pt", "no such file"]),
     ("masks and virtual tokens", nothing, "{mft: {drop_attention: true}}, prefix", ["`mft`", "`prefix`"]),
     ("an order", nothing, "lofit, dora", ["put `lofit` after `dora`"]),
+    ("an order of heads", nothing, "caft, lora", ["put `caft` after `lora`"]),
+    ("a frozen output layer", nothing, "{caft: {unembedding: freeze}}", ["shares its weights", '"detach"']),
+    ("windows", config(layer_types=["full_attention", "sliding_attention"]), "caft", ["windows in some layers"]),
+    ("too long an answer", nothing, "{grpo: {max_tokens: 256}}", ["256 tokens", "`engine.max_model_len` leaves 256"]),
+    ("two choices of tokens", nothing, "q_tuning, sstoken", ["`q_tuning` and `sstoken`", "tokens of a row"]),
+    ("an odd chain", nothing, "{hra: {r: 7}}", ["`r` of `hra` must be even", "it is 7"]),
+    ("more ranks than at first", nothing, "{adalora: {target_r: 20}}", ["`target_r`", "above `init_r`"]),
+    ("no time between", nothing, "{adalora: {warm: 0.5, settled: 0.5}}", ["`warm` of `adalora`", "below 1 together"]),
 ]
 
 
@@ -197,11 +205,88 @@ def test_members_that_cannot_stand_together_are_refused(tmp_path: Path, tiny_mod
     assert all(f"`{name}`" in problem.what for name in stack.split(", "))
 
 
-@pytest.mark.parametrize("wrong", ["{vera: {r: 0}}", "{adalora: {beta1: 1.0}}", "{c3a: {block_size: 0}}"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "{vera: {r: 0}}",
+        "{adalora: {beta1: 1.0}}",
+        "{c3a: {block_size: 0}}",
+        "{supertuning: {sparsity: 1.0}}",
+        "{prompt: {prompt_tuning_init: text}}",
+    ],
+)
 def test_a_parameter_out_of_range_is_refused(tmp_path: Path, tiny_model: Path, wrong: str) -> None:
     (problem,) = refused(tmp_path, tiny_model, wrong)
     assert problem.where == f"{tmp_path / 'small.yaml'}:{LINE}"
     assert "should be" in problem.what
+    assert "`harness methods " in problem.todo
+
+
+def test_the_mistakes_of_all_members_are_told(tmp_path: Path, tiny_model: Path) -> None:
+    first, second, third = refused(tmp_path, tiny_model, "{vera: {r: 0}}, {hft: {reset: true, every: 3}}, {loraa: {}}")
+    assert first.what == "method `vera`, parameter `r` should be more than 0, not 0"
+    assert second.what.startswith("method `hft`: `reset` puts one half back")
+    assert third.what == "unknown method `loraa`"
+
+
+# --- curation -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("stack", "words"),
+    [
+        ("clear_logit, keep_best", ["`clear_logit` splits the rows", "`keep_best` curates after it"]),
+        ("{caft: {heads_rows: nosuch}}", ["stage `heads` of `caft`", "`nosuch`", "there is `train`"]),
+        ("{keep_best: {together: poem}}, sft", ["`keep_best` needs the column `poem`", "the data `sums` has none"]),
+    ],
+)
+def test_sets_and_columns_that_nobody_gives_are_refused(
+    tmp_path: Path, tiny_model: Path, stack: str, words: list[str]
+) -> None:
+    (problem,) = refused(tmp_path, tiny_model, stack)
+    for word in words:
+        assert word in str(problem)
+
+
+def of_file(tmp_path: Path, model: Path, stack: str, rows: list[dict[str, Any]]) -> Path:
+    """The matrix on rows of a file."""
+    data, file = write_rows(tmp_path / "rows.jsonl", rows), write(tmp_path, model, stack)
+    file.write_text(file.read_text().replace('{source: "make:word_problems", rows: 8}', f'"file:{data}"'))
+    return file
+
+
+@pytest.mark.parametrize("stack", ["sft", "clear_logit", "dpo"])
+def test_rows_whose_fields_nobody_can_tell_are_refused(tmp_path: Path, tiny_model: Path, stack: str) -> None:
+    file = of_file(tmp_path, tiny_model, stack, [{"foo": "a", "bar": "b"}])
+    with pytest.raises(Problems) as caught:
+        make_plan(load_matrix(file), Where())
+    (problem,) = caught.value.problems
+    assert "cannot tell which fields" in problem.what and "foo, bar" in problem.why
+    assert problem.where == f"{file}:3"
+
+
+def test_curation_of_answers_is_not_for_pairs_of_them(tmp_path: Path, tiny_model: Path) -> None:
+    pairs = [{"prompt": "?", "chosen": "!", "rejected": "."}]
+    with pytest.raises(Problems, match="`clear_logit` reads one answer a row, and the data `sums` has pairs"):
+        make_plan(load_matrix(of_file(tmp_path, tiny_model, "clear_logit", pairs)), Where())
+    make_plan(load_matrix(of_file(tmp_path, tiny_model, "sft", pairs)), Where())
+
+
+class Pairing(Method):
+    """Makes pairs of rows with one answer."""
+
+    name: ClassVar[str] = "pairing"
+    makes = frozenset({"pairs"})
+
+    def curate(self, rows: list[Any], ctx: Any) -> Any:
+        return rows
+
+
+def test_what_curation_makes_need_not_be_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model: Path
+) -> None:
+    offer_methods(monkeypatch, EntryPoint(name="pairing", value="tests.test_refused_methods:Pairing", group=GROUP))
+    assert len(make_plan(load_matrix(write(tmp_path, tiny_model, "pairing, dpo")), Where()).cells) == 2
+    (problem,) = refused(tmp_path, tiny_model, "keep_best, dpo")
+    assert problem.what.startswith("`dpo` learns from pairs of answers")
 
 
 # --- columns --------------------------------------------------------------------------------------------------------
@@ -245,6 +330,16 @@ def test_a_row_that_lacks_the_column_is_named_before_it_trains(tmp_path: Path, t
     with pytest.raises(HarnessError, match="this row has no `test`") as caught:
         train(tmp_path / "w", tiny_model, Checker(), rows=rows)
     assert caught.value.where.endswith("w.train.jsonl, row r2")
+
+
+@pytest.mark.parametrize(
+    ("layers", "linear", "words"),
+    [(1, "model.layers.0.self_attn.q_proj", "one layer"), (2, "h.0.attn.c_attn", "rotary positions")],
+)
+def test_heads_are_copied_from_a_layer_that_is_there(layers: int, linear: str, words: str) -> None:
+    (caft,) = build((("caft", {}),))
+    with pytest.raises(Refused, match=words):
+        caft.check(ModelFacts("m", kind="gpt2", layers=layers, linears={linear: (4, 4)}), (caft,))
 
 
 # --- facts ----------------------------------------------------------------------------------------------------------

@@ -131,8 +131,12 @@ def _other(path: Keys, error: ErrorDetails, Model: type[BaseModel], tree: Tree) 
     inside = f" in `{dotted(path[:-1])}`" if path[:-1] else ""
     match error["type"]:
         case "extra_forbidden":
-            known = [name for model in models_at(Model, path[:-1]) for name in model.model_fields]
-            return HarnessError(f"unknown key `{path[-1]}`{inside}", where=where, todo=nearest(str(path[-1]), known))
+            models = models_at(Model, path[:-1])
+            todo = nearest(str(path[-1]), [name for model in models for name in model.model_fields])
+            own = next((text for model in models if (text := getattr(model, "unknown_key", ""))), "")
+            if own and not todo.startswith("did you mean"):
+                todo = own.format(key=path[-1])
+            return HarnessError(f"unknown key `{path[-1]}`{inside}", where=where, todo=todo)
         case "missing" if isinstance(error["loc"][-1], str):
             return HarnessError(f"key `{path[-1]}` is missing{inside}", where=where)
         case "missing" | "too_short":
@@ -143,7 +147,7 @@ def _other(path: Keys, error: ErrorDetails, Model: type[BaseModel], tree: Tree) 
         case "value_error":
             below = (p for name, p in tree.places.items() if name.startswith(f"{dotted(path)}."))
             where = next((p for p in below if p.startswith("--set ")), where)
-            return HarnessError(f"`{dotted(path)}`: {context['error']}", where=where)
+            return HarnessError(f"{f'`{dotted(path)}`: ' if path else ''}{context['error']}", where=where)
     name = f"`{dotted(path)}`: " if path else ""
     return HarnessError(f"{name}{error['msg'][:1].lower()}{error['msg'][1:]}", where=where)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import string
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
@@ -246,6 +246,8 @@ class MethodForm(Strict):
     start: another method of the matrix, from whose artifact of the same model and seed this one begins.
     groups: a column of the data: one artifact a value, each trained on its rows alone with the whole budget.
     """
+
+    unknown_key: ClassVar[str] = "a method and its parameters are a member of a stack: `stack: [{{{key}: {{...}}}}]`"
 
     stack: Stack | None = None
     train: TrainSettings | None = None

@@ -12,7 +12,10 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
+from harness.config.schema_errors import explain
+from harness.config.yaml_reader import Tree
 from harness.errors import HarnessError, Problems, nearest
 from harness.methods.base import Method, check_stack
 
@@ -131,23 +134,39 @@ def make(name: str, params: Mapping[str, Any]) -> Method:
     try:
         return kind(**params)
     except ValidationError as error:
-        problems = [_explain(name, kind, detail) for detail in error.errors()]
+        problems = _explained(name, kind, error.errors(), params)
     raise problems[0] if len(problems) == 1 else Problems(problems)
 
 
 def build(stack: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Method, ...]:
     """The members of a stack, in order. HarnessError for a wrong name or parameter, Refused if they cannot stand
     together."""
-    members = tuple(make(name, params) for name, params in stack)
+    members, problems = list[Method](), list[HarnessError]()
+    for name, params in stack:
+        try:
+            members.append(make(name, params))
+        except Problems as several:
+            problems += several.problems
+        except HarnessError as one:
+            problems.append(one)
+    if problems:
+        raise problems[0] if len(problems) == 1 else Problems(problems)
     check_stack(members)
-    return members
+    return tuple(members)
 
 
-def _explain(name: str, kind: type[Method], detail: Any) -> HarnessError:
-    """One of pydantic's findings in our words."""
-    path = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        known = list(kind.Params.model_fields)
-        hint = nearest(path, known) if known else f"`{name}` has no parameters"
-        return HarnessError(f"method `{name}` has no parameter `{path}`", todo=hint)
-    return HarnessError(f"method `{name}`, parameter `{path}`: {detail['msg']}", why=f"it is {detail['input']!r}")
+def _explained(
+    name: str, kind: type[Method], errors: Sequence[ErrorDetails], params: Mapping[str, Any]
+) -> list[HarnessError]:
+    """pydantic's findings in our words, each with the method's name and what to do."""
+    known = list(kind.Params.model_fields)
+    found = []
+    for path, problem in explain(errors, kind.Params, Tree(dict(params))):
+        if len(path) == 1 and path[0] not in known:
+            hint = nearest(str(path[0]), known) if known else f"`{name}` has no parameters"
+            found.append(HarnessError(f"method `{name}` has no parameter `{path[0]}`", todo=hint))
+            continue
+        shown = f"`harness methods {name}` shows its parameters and their bounds"
+        what = f"method `{name}`{', parameter' if path else ':'} {problem.what}"
+        found.append(HarnessError(what, why=problem.why, todo=problem.todo or shown))
+    return found

@@ -75,7 +75,9 @@ class Method:
     paper, family: shown by `harness methods`.  verified: likewise, what its tests compare it with.
     Params: pydantic model with the paper's defaults; read as attributes (`self.r`).  knobs: {name: (low, high)}.
     trains: False for a method that leaves the model as it is (`base`).
-    needs: what the plan must supply, or refuse with a reason; `column:NAME` is a column of every row.
+    needs: what the plan must supply, or refuse with a reason; `column:NAME` is a column of every row, `pairs` two
+    answers a row, `answer` one.
+    makes: those of these needs that its `curate` supplies.  sets: the names of rows that `curate` gives beside `train`.
     load: how the base is opened.
     freeze: the base's own weights stay frozen.  norm: how a per-token loss is averaged (tokens, rows, weights).
     pool: rows offered to `pick` at once.  every: steps between askings of `train_only`.
@@ -98,6 +100,8 @@ class Method:
     peft: ClassVar[bool] = False
 
     needs: frozenset[str] = frozenset()
+    makes: frozenset[str] = frozenset()
+    sets: frozenset[str] = frozenset()
     load: Mapping[str, Any] = {}
     freeze: bool = False
     norm: str = "tokens"
@@ -122,7 +126,8 @@ class Method:
 
     # --- data -------------------------------------------------------------------------------------------------
     def curate(self, rows: list[Row], ctx: Context) -> list[Row] | dict[str, list[Row]]:
-        """Curation, conversion, synthesis; once, cached as its own step. Rows, or named sets of rows."""
+        """Curation, conversion, synthesis; once, cached as its own step. Rows, or named sets of rows, `train` among
+        them. Whoever gives others names them in `sets` and stands last."""
         return rows
 
     def stages(self, ctx: Any) -> list[Stage]:
@@ -255,6 +260,13 @@ def check_stack(stack: Sequence[Method]) -> None:
         raise Refused(
             f"what `{unfolded[0].name}` leaves cannot be folded into the weights that `{other.name}` changes",
             todo="keep one of them",
+        )
+    curators = [m for m in stack if overrides(m, "curate")]
+    splitter = next((m for m in curators[:-1] if m.sets), None)
+    if splitter:
+        raise Refused(
+            f"`{splitter.name}` splits the rows into sets, and `{curators[-1].name}` curates after it",
+            todo="let one member split, and put it after those that curate",
         )
     idle = [m for m in stack if not m.trains]
     if idle and len(stack) > 1:

@@ -7,13 +7,15 @@ the model without heads; they stay beside it as `caft.pt`, and nothing here deco
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.errors import HarnessError, Refused
+from harness.errors import Refused
 from harness.methods.base import Method, Stage, Term, overrides
+from harness.methods.facts import ModelFacts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
     from harness.training.context import Context
     from harness.training.forward import Batch
     from harness.training.tokens import Tokens
+
+
+WINDOWS = ("gemma2", "gemma3_text")  # windows in some layers, whether or not config.json lists them
+TIED = "`caft` is to freeze the output layer, which shares its weights with the input embeddings: that freezes both"
+UNTIE = 'set its `unembedding` to "detach"'
 
 
 class HeadParams(BaseModel):
@@ -102,6 +109,22 @@ class CAFT(Method):
     adapt_lr: float
     heads_rows: str
 
+    def check(self, model: ModelFacts, stack: Sequence[Method]) -> None:
+        self._check_order(stack)
+        if self.unembedding == "freeze" and model.tied:
+            raise Refused(TIED, todo=UNTIE)
+        kinds = model.config.get("layer_types") or (["sliding_attention"] if model.kind in WINDOWS else [])
+        known = [re.match(r"(model\.)?layers\.\d+\.self_attn\.", name) for name in model.linears]
+        _check_layers(model.kind, model.layers, has_rotary=not known or any(known), layer_types=kinds)
+
+    def _check_order(self, stack: Sequence[Method]) -> None:
+        after = [m for m in stack[list(stack).index(self) + 1 :] if overrides(m, "wrap")]
+        if late := [m for m in after if not isinstance(m, Heads)]:
+            raise Refused(
+                f"`{late[0].name}` stands after `caft` and would change its heads too",
+                todo=f"put `caft` after `{late[0].name}`",
+            )
+
     def stages(self, ctx: Any) -> list[Stage]:
         heads, alone = Heads(self.params), HeadsAlone(self.params)
         rate: dict[str, Any] = {"schedule": "constant", "warmup": 0.0}
@@ -126,12 +149,7 @@ class CAFT(Method):
         """Takes off the heads what a member before this one injected into them."""
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        after = [m for m in ctx.stack[ctx.stack.index(self) + 1 :] if overrides(m, "wrap")]
-        if late := [m for m in after if not isinstance(m, Heads)]:
-            raise Refused(
-                f"`{late[0].name}` stands after `caft` and would change its heads too",
-                todo=f"put `caft` after `{late[0].name}`",
-            )
+        self._check_order(ctx.stack)
         for part in (model.caft, *([model.caft_out] if hasattr(model, "caft_out") else [])):
             for name, layer in [(n, m) for n, m in part.named_modules() if isinstance(m, BaseTunerLayer)]:
                 part.set_submodule(name, layer.get_base_layer())
@@ -172,12 +190,9 @@ class Heads(Method):
         from torch import nn
 
         body, kind = model.base_model, getattr(getattr(model, "config", None), "model_type", type(model).__name__)
-        if not all(hasattr(body, part) for part in ("layers", "norm", "rotary_emb")):
-            raise Refused(f"`caft` copies a decoder layer with rotary positions, and `{kind}` models have none")
-        if "sliding_attention" in (getattr(model.config, "layer_types", None) or ()):
-            raise Refused(f"`caft` gives its heads a causal mask, and `{kind}` models have windows in some layers")
-        if len(body.layers) < 2:
-            raise Refused("`caft` copies the last layer but one, and this model has one layer")
+        rotary = all(hasattr(body, part) for part in ("layers", "norm", "rotary_emb"))
+        types = getattr(model.config, "layer_types", None) or ()
+        _check_layers(kind, len(body.layers) if rotary else None, has_rotary=rotary, layer_types=types)
         if self.head == "layer":
             model.caft = nn.ModuleList(copy.deepcopy(body.layers[-2]) for _ in range(self.n))
         else:
@@ -218,11 +233,21 @@ class FrozenOutput(Method):
         model: Any = ctx.model
         output = model.get_output_embeddings().weight
         if output is model.get_input_embeddings().weight:
-            raise HarnessError(
-                "caft: the output layer shares its weights with the input embeddings, and freezing it freezes both",
-                todo='set unembedding to "detach"',
-            )
+            raise Refused(TIED, todo=UNTIE)
         return [n for n in names if model.get_parameter(n) is not output]
+
+
+def _check_layers(kind: str, layers: int | None, *, has_rotary: bool, layer_types: Sequence[str]) -> None:
+    """Refused where the last layer but one cannot be copied as a head. layers: None if not known."""
+    if not has_rotary:
+        what = f"`caft` copies a decoder layer with rotary positions, and `{kind}` models have none that it knows"
+    elif "sliding_attention" in layer_types:
+        what = f"`caft` gives its heads a causal mask, and `{kind}` models have windows in some layers"
+    elif layers is not None and layers < 2:
+        what = "`caft` copies the last layer but one, and this model has one layer"
+    else:
+        return
+    raise Refused(what, todo="use a model such as Llama or Qwen 2, with two layers or more")
 
 
 def ahead(tok: Tokens, ctx: Context, params: HeadParams, *, tuning: bool) -> list[Term]:

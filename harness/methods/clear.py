@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from harness.errors import HarnessError
 from harness.methods.base import Method, Row, Stage
 from harness.methods.clear_steps import (
+    ALL,
     Settings,
     Ways,
     agree_by_text,
@@ -80,11 +81,15 @@ class Clear(Method):
     family: ClassVar[str] = "curation"
     Params: ClassVar[type[Settings]] = Params
     knobs: ClassVar[dict[str, tuple[float, float]]] = {"eta": (0.5, 0.95), "beta": (0.5, 0.9)}
-    needs = frozenset({"generator", "nli"})
+    needs = frozenset({"answer", "generator", "nli"})
 
     params: Settings
     nli: str
     span: int
+
+    @property
+    def sets(self) -> frozenset[str]:  # type: ignore[override]
+        return frozenset({ALL} if self.params.rounds else ())
 
     def curate(self, rows: list[Row], ctx: Context) -> list[Row] | dict[str, list[Row]]:
         return filtered(rows, self.params, self._ways(), ctx)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.methods.base import Method, Row, Stage
 from harness.methods.clear_steps import (
+    ALL,
     Settings,
     Ways,
     agree_by_label,
@@ -47,10 +48,14 @@ class ClearLogit(Method):
     family: ClassVar[str] = "curation"
     Params: ClassVar[type[Settings]] = Params
     knobs: ClassVar[dict[str, tuple[float, float]]] = {"eta": (0.5, 0.95), "beta": (0.5, 0.9)}
-    needs = frozenset({"generator"})
+    needs = frozenset({"answer", "generator"})
     flags = frozenset({"adaptation: answers are compared by shared tokens, not by an NLI model"})
 
     params: Settings
+
+    @property
+    def sets(self) -> frozenset[str]:  # type: ignore[override]
+        return frozenset({ALL} if self.params.rounds else ())
 
     def curate(self, rows: list[Row], ctx: Context) -> list[Row] | dict[str, list[Row]]:
         return filtered(rows, self.params, WAYS, ctx)

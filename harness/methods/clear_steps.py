@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from harness.engines.base import Response
     from harness.training.context import Context
 
-COLUMN = "confidence"  # of the rows in the set `all`
+ALL = "all"  # the set of all rows, for stages of correction
+COLUMN = "confidence"  # of the rows in it
 DECIMALS = 6  # in columns and ledgers
 
 
@@ -101,7 +102,7 @@ def filtered(rows: list[Row], settings: Settings, ways: Ways, ctx: Context) -> l
     train = [row for row in rows if row["id"] in stay]
     if not settings.rounds:
         return train
-    return {"train": train, "all": [{**row, COLUMN: scores[row["id"]].shown()} for row in rows]}
+    return {"train": train, ALL: [{**row, COLUMN: scores[row["id"]].shown()} for row in rows]}
 
 
 def score(rows: Sequence[Row], settings: Settings, ways: Ways, ctx: Context) -> dict[str, Score]:
@@ -133,7 +134,7 @@ def corrected(settings: Settings, ways: Ways, ctx: Context) -> list[Row]:
     """The rows of a stage of correction: kept, with the answer of the stage before in place of theirs, or left out."""
     names = _names(settings)
     model = names[names.index(ctx.stage.name) - 1]
-    stay, rows = {row["id"] for row in ctx.rows("train")}, ctx.rows("all")
+    stay, rows = {row["id"] for row in ctx.rows("train")}, ctx.rows(ALL)
     tried = [row for row in rows if settings.scope == "all" or row["id"] not in stay]
     proposals = propose(tried, model, settings, ctx)
     better = judge([row for row in tried if row["id"] in proposals], proposals, settings, ways, ctx)

@@ -51,11 +51,17 @@ class KeepBest(Method):
     family: ClassVar[str] = "selection"
     Params: ClassVar[type[BaseModel]] = Params
 
+    sets = frozenset({SET})
+
     share: float
     rows: int
     together: str | None
     interval: int
     patience: int
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        return frozenset({f"column:{self.together}"} if self.together else ())
 
     def curate(self, rows: list[Row], ctx: Context) -> dict[str, list[Row]]:
         groups: dict[str, list[Row]] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, create_model
 
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 OWN_GRADIENT = ("osf", "dora")  # one projects its gradient, the other takes a norm for a constant, by design
 _SHARES: dict[str, dict[str, Any]] = {
     **{name: {"gt": 0, "lt": 1} for name in ("beta1", "beta2")},
-    **{name: {"ge": 0, "le": 1} for name in ("warm", "settled", "sparsity", "sparse_rate")},
+    **{name: {"ge": 0, "le": 1} for name in ("warm", "settled", "sparse_rate")},
+    "sparsity": {"ge": 0, "lt": 1},
 }
+_CHOICES = {"prompt_tuning_init": Literal["SAMPLE_VOCAB", "RANDOM"]}
 _NOT_PEFT = ("dropout", "warm", "settled")  # parameters that peft has under other names or in other units
 
 
@@ -106,7 +108,10 @@ class Peft(Method):
         from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING as TUNERS
 
         tuners: Any = TUNERS
-        config = self.config(ctx)
+        try:
+            config = self.config(ctx)
+        except (ValueError, TypeError) as error:
+            raise self._misfit(error) from error
         if config.is_prompt_learning:
             return soft_prompt.wrap(model, config)
         if self.kind.peft == "SHIRA":
@@ -118,12 +123,15 @@ class Peft(Method):
             with warnings.catch_warnings(action="ignore"):  # about kernels that are missing and layers it has not tried
                 tuner = tuners[self.kind.peft](model, config, "default")
         except (ValueError, TypeError) as error:
-            raise HarnessError(
-                f"method `{self.name}` does not fit this model",
-                why=str(error).splitlines()[0],
-                todo="change its parameters (`harness methods " + self.name + "`)",
-            ) from error
+            raise self._misfit(error) from error
         return tuner.model
+
+    def _misfit(self, error: Exception) -> HarnessError:
+        return HarnessError(
+            f"method `{self.name}` does not fit this model",
+            why=str(error).splitlines()[0],
+            todo=f"change its parameters (`harness methods {self.name}`)",
+        )
 
     def train_only(self, names: Sequence[str], ctx: Context) -> Iterable[str]:
         return [n for n in names if not any(part in n for part in self.kind.still)]
@@ -231,6 +239,8 @@ def _field(name: str, default: Any) -> tuple[Any, Any]:
     """Type and bounds of a parameter, from its default: a count is above zero unless its default is zero."""
     if isinstance(default, bool):
         return bool, default
+    if name in _CHOICES:
+        return _CHOICES[name], default
     if name in _SHARES:
         return float, Field(default=default, **_SHARES[name])
     if isinstance(default, int) and default > 0:

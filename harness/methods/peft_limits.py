@@ -25,6 +25,15 @@ class Limit:
     says: str
 
 
+@dataclass(frozen=True)
+class Rule:
+    """The same for parameters alone, whatever the layer."""
+
+    about: str
+    holds: Callable[[P], bool]
+    says: str
+
+
 def _divides(name: str, *, output: bool = True, input: bool = True) -> Limit:
     which = "both widths" if output and input else "the output width" if output else "the input width"
     return Limit(
@@ -44,15 +53,11 @@ _COEFFICIENTS = Limit(
     "n_frequency", lambda p, o, i: bool(p["n_frequency"] <= o * i), "must not be above the number of weights of a layer"
 )
 LIMITS: Mapping[str, tuple[Limit, ...]] = {
-    "lora_orthogonal": (Limit("r", lambda p, o, i: p["r"] % 2 == 0, "must be even"),),
     "mica": (_SMALLER,),
     "psoft": (_SMALLER,),
     "oft": (_divides("oft_block_size", output=False),),
     "boft": (Limit("boft_block_size", _boft, "times 2 ^ (boft_n_butterfly_factor - 1) must divide the input width"),),
-    "vblora": (
-        _divides("vector_length"),
-        Limit("topk", lambda p, o, i: bool(p["topk"] <= p["num_vectors"]), "must not be above `num_vectors`"),
-    ),
+    "vblora": (_divides("vector_length"),),
     "c3a": (_divides("block_size"),),
     "miss": (Limit("r", lambda p, o, i: bool(p["r"] <= i), "must not be above the input width of any layer"),),
     "shira": (
@@ -60,19 +65,30 @@ LIMITS: Mapping[str, tuple[Limit, ...]] = {
     ),
     "fourierft": (_COEFFICIENTS,),
     "waveft": (_COEFFICIENTS,),
-    "road": (
-        Limit("group_size", lambda p, o, i: p["group_size"] % 2 == 0, "must be even"),
-        _divides("group_size", input=False),
+    "road": (_divides("group_size", input=False),),
+    "gralora": (_divides("gralora_k"),),
+}
+RULES: Mapping[str, tuple[Rule, ...]] = {
+    "lora_orthogonal": (Rule("r", lambda p: p["r"] % 2 == 0, "must be even"),),
+    "hra": (Rule("r", lambda p: p["r"] % 2 == 0, "must be even, for reflections cancel in pairs at the start"),),
+    "adalora": (
+        Rule("target_r", lambda p: bool(p["target_r"] <= p["init_r"]), "must not be above `init_r`"),
+        Rule("warm", lambda p: bool(p["warm"] + p["settled"] < 1), "and `settled` must be below 1 together"),
     ),
-    "gralora": (
-        Limit("r", lambda p, o, i: p["r"] % p["gralora_k"] == 0, "must be a multiple of `gralora_k`"),
-        _divides("gralora_k"),
-    ),
+    "vblora": (Rule("topk", lambda p: bool(p["topk"] <= p["num_vectors"]), "must not be above `num_vectors`"),),
+    "road": (Rule("group_size", lambda p: p["group_size"] % 2 == 0, "must be even"),),
+    "gralora": (Rule("r", lambda p: p["r"] % p["gralora_k"] == 0, "must be a multiple of `gralora_k`"),),
 }
 
 
 def check_limits(name: str, params: P, layers: Mapping[str, Widths]) -> None:
-    """Refused for the first layer whose widths do not allow the parameters."""
+    """Refused for parameters that do not go together, and for the first layer whose widths do not allow them."""
+    for rule in RULES.get(name, ()):
+        if not rule.holds(params):
+            raise Refused(
+                f"`{rule.about}` of `{name}` {rule.says}, and it is {params[rule.about]}",
+                todo=f"choose another `{rule.about}`",
+            )
     for limit in LIMITS.get(name, ()):
         for layer, (o, i) in layers.items():
             if not limit.holds(params, o, i):

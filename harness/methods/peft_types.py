@@ -120,7 +120,12 @@ TYPES: dict[str, Type] = {
         {"boft_block_size": 4, "boft_n_butterfly_factor": 1},
         dropout="boft_dropout",
     ),
-    "hra": Type("HRA", "W turned by a chain of Householder reflections.", "arXiv 2405.17484", {"r": 8}, knobs=_R),
+    "hra": Type(  # an odd rank starts from random reflections, so half of a range of ranks would fail
+        "HRA",
+        "W turned by a chain of Householder reflections, an even number, which cancel in pairs at the start.",
+        "arXiv 2405.17484",
+        {"r": 8},
+    ),
     "psoft": Type(
         "PSOFT",
         "An orthogonal map inside the principal subspace of W.",

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.methods.base import Method
+from harness.errors import Refused
+from harness.methods.base import Method, overrides
+from harness.methods.facts import ModelFacts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,6 +87,15 @@ class QTuning(Method):
     excess: str
     edge: str
     token_order: str
+
+    def check(self, model: ModelFacts, stack: Sequence[Method]) -> None:
+        other = next((m for m in stack if overrides(m, "token_weight")), None)
+        if other and self.tokens < 1:
+            raise Refused(
+                f"`q_tuning` and `{other.name}` both choose among the tokens of a row",
+                why="the one would rank what the other has thinned out, which neither paper describes",
+                todo="set q_tuning's `tokens` to 1, or keep one of them",
+            )
 
     def pick(self, tok: Tokens, ctx: Context) -> Tensor | None:
         import torch

@@ -21,6 +21,7 @@ from harness.matrix import Cell, Group, Matrix, MethodEntry
 from harness.matrix.schema import GroupsForm
 
 MOST = 20  # groups of a method: each is a training a model and seed
+SHOWN = 12  # values that a message names
 Value = str | int | bool
 
 
@@ -92,7 +93,8 @@ def _checked(chosen: Sequence[Value], counts: Counter[tuple[type, Value]], what:
             wrong.append(Refused(f"{what}: {value!r} stands twice in `values`", todo="remove one of them"))
         elif not have:
             known = [str(v) for _, v in counts]
-            wrong.append(Refused(f"{what}: no row has {value!r}", todo=nearest(str(value), known)))
+            todo = nearest(str(value), known) or f"name some of {', '.join(known[:SHOWN])}, ..."
+            wrong.append(Refused(f"{what}: no row has {value!r}", todo=todo))
         elif have < form.min_rows:
             why = f"`min_rows` is {form.min_rows}"
             todo = "name the larger groups in `values`, or lower `min_rows`"

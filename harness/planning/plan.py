@@ -27,15 +27,15 @@ from harness.matrix import Cell, Matrix, SuiteEntry, make_cell
 from harness.matrix.method_entries import TUNED
 from harness.matrix.schema import PLACEMENT, Limit
 from harness.methods import build
-from harness.methods.base import Method, Stage, check_served, check_start, generates, overrides, owner
+from harness.methods.base import Method, Stage, check_served, check_start, generates, overrides, owner, stage_stack
 from harness.methods.facts import ModelFacts
 from harness.planning import sampling, tuning
 from harness.planning.encoders import refusals
 from harness.planning.groups import by_groups, source_of
 from harness.planning.keys import TaskKeys, answerer, data_step, stack_identity, train_step, tune_step
 from harness.planning.planned import PlannedCell, Step
-from harness.planning.refused import no_text, of_method, of_model, sends_conversations
-from harness.planning.rows_needed import check_rows, checks_rows, lacking, of_rows
+from harness.planning.refused import no_room, no_text, of_method, of_model, sends_conversations
+from harness.planning.rows_needed import check_rows, checks_rows, lacking
 from harness.training.adapters import make as make_adapter
 
 
@@ -201,20 +201,25 @@ class _Resolver:
         stack, stages = method[:2] if method else ((), ())
         if not self._verifiable(label, data, stack, stages):
             return False
-        wants = {n: m.name for m in (*stack, *(m for s in stages for m in s.run)) for n in m.needs if of_rows(n)}
-        if not wants or any(overrides(m, "curate") for m in stack):  # curation may make them
-            return True
-        entry, source = self.matrix.data[data], self.sources[data]
-        first = self._try(f"data.{data}", lambda: source_rows(source)[0])
-        if not first or (pairs := self._try(f"data.{data}", lambda: gives_pairs(first, entry))) is None:
+        seen = self._first_row(data)
+        if seen is None:
             return False
-        kept = sorted(columns(first, entry))
-        have = {f"column:{name}" for name in kept} | ({"pairs"} if pairs else set())
-        wrong = [lacking(need, wants[need], data, kept) for need in sorted(wants.keys() - have)]
+        wrong = lacking(stack, stages, data, seen[0], pairs=seen[1])
         for problem in wrong:
             problem.where = self.matrix.where(f"methods.{label}")
         self.problems += wrong
         return not wrong
+
+    @functools.cache  # noqa: B019
+    def _first_row(self, data: str) -> tuple[list[str], bool] | None:
+        """The columns that a data set's first row has beside its conversation, and whether it is a pair of answers."""
+
+        def resolve() -> tuple[list[str], bool]:
+            (first, *_), entry = source_rows(self.sources[data]), self.matrix.data[data]
+            return sorted(columns(first, entry)), gives_pairs(first, entry)
+
+        found: tuple[list[str], bool] | None = self._try(f"data.{data}", resolve)
+        return found
 
     @functools.cache  # noqa: B019
     def _supported(self, label: str, model: str) -> bool:
@@ -224,6 +229,14 @@ class _Resolver:
         asks = bool(stages) or any(not t.form.head for t in self.tasks)
         silent = no_text(facts) if asks else None
         found = [silent] if silent else of_method(facts, stack, stages, native=entry.trainer == "native")
+        acting = {m.name: m for stage in stages for m in stage_stack(stack, stage)}
+        lengths = {
+            f"model `{model}`": facts.context,
+            "`train.max_length`": entry.train.max_length,
+            "`engine.max_model_len`": self.engine.max_model_len,
+        }
+        if short := no_room(acting.values(), lengths):
+            found.append(short)
         for problem in found:
             problem.what = f"method `{label}` cannot be used on model `{model}`: {problem.what}"
             problem.where = self.matrix.where(f"methods.{label}")

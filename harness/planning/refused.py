@@ -6,7 +6,7 @@ and no torch is loaded: what only the opened model can tell is left to the step 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.engines.base import Request
@@ -117,6 +117,21 @@ def _layers(model: ModelFacts, member: Method) -> Iterator[Refused]:
                 f"`{member.name}` reads the {kind} of layer {place}, and the model has {model.layers} layers",
                 todo=f"choose a layer from {-count} to {count - 1}",
             )
+
+
+def no_room(stack: Iterable[Method], lengths: Mapping[str, int | None]) -> Refused | None:
+    """Why answers that a member samples cannot be as long as they may be. lengths: bounds on prompt and answer, by what
+    sets them."""
+    for member in stack:
+        longest = int((member.rollouts or {}).get("max_tokens", 0))
+        for bound, length in lengths.items():
+            if length is not None and longest >= length:
+                return Refused(
+                    f"`{member.name}` samples answers of up to {longest} tokens, and {bound} leaves "
+                    f"{length} for prompt and answer together",
+                    todo="lower `max_tokens` of the method, or raise that length",
+                )
+    return None
 
 
 def _own(model: ModelFacts, member: Method, stack: Sequence[Method]) -> Iterable[Any]:

@@ -11,13 +11,36 @@ from harness.methods.sampling import sampling
 from harness.training.verify import checker
 
 
-def of_rows(need: str) -> bool:
-    """Whether a need is one of the rows."""
-    return need == "pairs" or need.startswith("column:")
+def lacking(
+    stack: Sequence[Method], stages: Sequence[Stage], data: str, kept: Sequence[str], *, pairs: bool
+) -> list[Refused]:
+    """What members need of their rows that the data has not and no curation makes. kept: columns of its first row.
+
+    A member that curates reads the rows as those before it left them, the others as all of them did.
+    """
+    have = {*(f"column:{name}" for name in kept), "pairs" if pairs else "answer"}
+    made: set[str] = set()
+    before = {}
+    for member in stack:
+        before[member.name] = set(made)
+        made |= member.makes
+    wants: dict[str, str] = {}
+    for member in (*stack, *(m for s in stages for m in s.run)):
+        found = have | (before[member.name] if overrides(member, "curate") and member.name in before else made)
+        wants |= {need: member.name for need in member.needs if _of_rows(need) and need not in found}
+    return [_lacks(need, wants[need], data, kept) for need in sorted(wants)]
 
 
-def lacking(need: str, method: str, data: str, kept: Sequence[str]) -> Refused:
-    """A method needs something of its rows that the first row of the data has not. kept: that row's columns."""
+def _of_rows(need: str) -> bool:
+    return need in ("pairs", "answer") or need.startswith("column:")
+
+
+def _lacks(need: str, method: str, data: str, kept: Sequence[str]) -> Refused:
+    if need == "answer":
+        return Refused(
+            f"`{method}` reads one answer a row, and the data `{data}` has pairs of answers",
+            todo="give it rows with one answer (`data:`)",
+        )
     if need == "pairs":
         return Refused(
             f"`{method}` learns from pairs of answers, and the data `{data}` has one answer a row",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.engines.base import Artifact, EngineSpec
-from harness.errors import HarnessError, Refused
+from harness.errors import HarnessError
 from harness.methods.base import Method, Row, overrides
 from harness.training.data import read_rows
 
@@ -40,7 +40,7 @@ def curate(
     model: folder of the base, for methods that tokenise.  engine: what answers for methods that need a generator, as
     the model "base".  told: hears how many of its requests are answered.  A ledger entry is {"by": method, "set", "id",
     "change": "dropped" | "added" | "changed" | "kept"}, and what the member noted of that row; rows that it left as
-    they were and noted nothing of are not in it. Refused if a member splits the rows and is not the last to curate.
+    they were and noted nothing of are not in it. HarnessError for a set that a member does not name in `sets`.
     """
     if is_identity(stack):
         return {"train": rows}, []
@@ -67,13 +67,13 @@ def _curated(
 ) -> tuple[dict[str, list[Row]], list[dict[str, Any]]]:
     curators = [m for m in stack if overrides(m, "curate")]
     ledger: list[dict[str, Any]] = []
-    for i, member in enumerate(curators):
+    for member in curators:
         result = member.curate(list(rows), ctx)
         if isinstance(result, dict):
-            if i + 1 < len(curators):
-                raise Refused(
-                    f"`{member.name}` splits the rows into sets, and `{curators[i + 1].name}` curates after it",
-                    todo="put the member that splits last",
+            if unknown := sorted(result.keys() - member.sets - {"train"}):
+                raise HarnessError(
+                    f"`{member.name}` gives the set of rows `{unknown[0]}`, which it does not name in `sets`",
+                    todo=f'in its class: sets = frozenset({{"{unknown[0]}"}})',
                 )
             sets = {name: list(found) for name, found in result.items()}
         else:

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import Refused
-from harness.methods.base import Method, check_stack, overrides, owner, stage_stack
+from harness.methods.base import Method, Stage, check_stack, overrides, owner, stage_stack
 from harness.methods.sampling import sampling
 
 if TYPE_CHECKING:
     from harness.training.adapters import TrainResult, TrainTask
 
-NEEDS = frozenset({"ref", "pairs", "unlabelled", "whole_batch", "double_backward", "mask", "generator", "nli"})
+NEEDS = frozenset(
+    {"ref", "pairs", "answer", "unlabelled", "whole_batch", "double_backward", "mask", "generator", "nli"}
+)
 PREFIXES = ("hidden:", "attention:", "column:")
 
 
@@ -46,6 +48,7 @@ class NativeAdapter:
             check_stack(acting)
             _check_redraws(acting)
             _check_rollouts(acting)
+            _check_rows(stage, owner(stack, "stages"), stack)
             members += stage.run
         for member in members:
             self._check_member(member)
@@ -90,6 +93,16 @@ def _check_rollouts(acting: Sequence[Method]) -> None:
         raise Refused(
             f"`{pairs.name}` learns from pairs of a file, and its stack samples answers of its own",
             todo="make them two methods, the second starting from the first",
+        )
+
+
+def _check_rows(stage: Stage, staged: Method, stack: Sequence[Method]) -> None:
+    sets = frozenset({"train"}).union(*(m.sets for m in stack))
+    if isinstance(stage.rows, str) and stage.rows not in sets:
+        raise Refused(
+            f"the stage `{stage.name}` of `{staged.name}` reads the set of rows `{stage.rows}`, which no member gives",
+            why=f"there is {', '.join(f'`{name}`' for name in sorted(sets))}",
+            todo="stack it with a method whose `curate` makes that set, or name another",
         )
 
 
