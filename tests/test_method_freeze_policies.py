@@ -163,6 +163,18 @@ def test_rows_of_tokens_that_no_row_holds_do_not_decay(tmp_path: Path, tiny_mode
     assert torch.equal(own.final[EMBEDDING][3], never)
 
 
+@pytest.mark.parametrize("positions", [False, True])
+def test_learned_positions_train_if_asked(positions: bool) -> None:
+    from types import SimpleNamespace
+
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=20, n_positions=16))
+    names = [n for n, _ in model.named_parameters()]
+    chosen = LEO(positions=positions).train_only(names, SimpleNamespace(model=model))  # type: ignore[arg-type]
+    assert set(chosen) == {"transformer.wte.weight", *(["transformer.wpe.weight"] if positions else [])}
+
+
 # --- gradients, layout, resume, stacks ------------------------------------------------------------------------------
 @policy()
 def test_the_gradient_is_what_differences_give(tmp_path: Path, tiny_model: Path, make: Any) -> None:

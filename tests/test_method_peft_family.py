@@ -268,14 +268,15 @@ def test_trainable_parameters_are_the_closed_form(name: str, count: int, tiny_mo
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == count
 
 
-@pytest.mark.parametrize("name", ["prompt", "prefix"])
-def test_virtual_tokens_are_pefts_own(name: str, tmp_path: Path, tiny_model: Path) -> None:
+@pytest.mark.parametrize(("name", "options"), [("prompt", {}), ("prefix", {}), ("prefix", {"prefix_projection": True})])
+def test_virtual_tokens_are_pefts_own(name: str, options: Any, tmp_path: Path, tiny_model: Path) -> None:
     """peft opens the folder and gives the same logits as the hooks."""
     from peft import PeftModel
 
     watch = Watch()
-    done = train(tmp_path / "a", tiny_model, make(name), watch, steps=2, lr=1e-2)
-    mine, _ = opened(tiny_model, make(name))
+    done = train(tmp_path / "a", tiny_model, make(name, **options), watch, steps=2, lr=1e-2)
+    mine, _ = opened(tiny_model, make(name, **options))
+    assert options == {} or any("transform" in n for n in watch.final)
     with torch.no_grad():
         for n, value in watch.final.items():
             dict(mine.named_parameters())[n].copy_(value)

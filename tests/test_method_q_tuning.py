@@ -17,6 +17,7 @@ from harness.methods.dft import DFT
 from harness.methods.lora import LoRA
 from harness.methods.q_tuning import QTuning, at_quantile, corners
 from harness.methods.sft import SFT
+from harness.planning.keys import stack_identity
 from harness.training.adapters import make
 from harness.training.sequences import NO_TARGET
 from tests.training import Watch, make_rows, train
@@ -227,6 +228,33 @@ def test_the_choice_follows_the_model_as_it_learns(tmp_path: Path, tiny_model: P
         chosen[lr] = {frozenset(tok.seqs[r].row for r, _ in kept) for (tok, _), kept in pairs}
     assert len(chosen[1e-12]) == 1
     assert len(chosen[1e-2]) > 1
+
+
+def test_pruned_tokens_leave_the_input_if_asked_and_the_rest_moves_up(tmp_path: Path, tiny_model: Path) -> None:
+    stay, leave = Watch(), Watch()
+    options: dict[str, Any] = {"rows": 0.5, "tokens": 0.5}
+    train(tmp_path / "a", tiny_model, QTuning(**options), stay, steps=1)
+    train(tmp_path / "b", tiny_model, QTuning(token_prune_mode="drop_inputs", **options), leave, steps=1)
+    shortened = 0
+    for whole, cut in zip(stay.batches[0].seqs, leave.batches[0].seqs, strict=True):
+        weights = torch.ones(whole.loss_tokens) if whole.weight is None else whole.weight
+        asked = [i for i, t in enumerate(whole.targets) if t != NO_TARGET]
+        pruned = {i + 1 for i, w in zip(asked, weights.tolist(), strict=True) if not w}
+        assert cut.ids == tuple(t for i, t in enumerate(whole.ids) if i not in pruned)
+        learned = [whole.targets[i] for i in asked if i + 1 not in pruned]
+        after = len(whole.ids) - 1 - asked[-1]  # the last target's own place, and what stands after it
+        assert cut.targets == (*[NO_TARGET] * asked[0], *learned, *[NO_TARGET] * after)
+        assert cut.weight is None or bool((cut.weight == 1).all())
+        shortened += len(cut.ids) < len(whole.ids)
+    assert shortened
+
+
+def test_a_later_parameter_at_its_neutral_value_leaves_keys_as_they_were() -> None:
+    ((name, version, given),) = stack_identity((QTuning(),))
+    assert (name, version) == ("q_tuning", 1)
+    assert "token_prune_mode" not in given
+    ((_, _, other),) = stack_identity((QTuning(token_prune_mode="drop_inputs"),))
+    assert other == {**given, "token_prune_mode": "drop_inputs"}
 
 
 def test_the_gradient_is_that_of_the_tokens_that_are_kept(tmp_path: Path, tiny_model: Path) -> None:

@@ -71,7 +71,8 @@ class Method:
     """A fine-tuning method. Override only what the paper changes.
 
     Class attributes that planning reads (each may be a property of the parameters):
-    version: part of the step's key; raise it when results may change.
+    version: part of the step's key; raise it when results may change.  later: parameters that were added since, with
+    the values at which nothing changes; at those they stay out of the key, so that earlier results stay valid.
     paper, family: shown by `harness methods`.  verified: likewise, what its tests compare it with.
     Params: pydantic model with the paper's defaults; read as attributes (`self.r`).  knobs: {name: (low, high)}.
     trains: False for a method that leaves the model as it is (`base`).
@@ -80,7 +81,8 @@ class Method:
     makes: those of these needs that its `curate` supplies.  sets: the names of rows that `curate` gives beside `train`.
     load: how the base is opened.
     freeze: the base's own weights stay frozen.  norm: how a per-token loss is averaged (tokens, rows, weights).
-    pool: rows offered to `pick` at once.  every: steps between askings of `train_only`.
+    pool: rows offered to `pick` at once.  drops: tokens that `pick` weighs 0 leave the input too.
+    every: steps between askings of `train_only`.
     rollouts: sampling, which makes a stage RL.  answers: request kinds `respond` takes.  flags: marks in the table.
     artifact: "full" or "adapter", what the host saves when nobody overrides `unwrap` to make it full.
     engine: the only engine that serves what it leaves, where others cannot.
@@ -89,6 +91,7 @@ class Method:
 
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
+    later: ClassVar[Mapping[str, Any]] = {}
     paper: ClassVar[str] = ""
     family: ClassVar[str] = "objective"
     verified: ClassVar[str] = ""
@@ -106,6 +109,7 @@ class Method:
     freeze: bool = False
     norm: str = "tokens"
     pool: int | None = None
+    drops: bool = False
     every: int = 0
     rollouts: Mapping[str, Any] | None = None
     answers: frozenset[str] = frozenset()

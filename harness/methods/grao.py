@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -46,7 +47,9 @@ class GRAO(Method):
     the population's deviation; ell(s) = the mean log-probability of an answer's tokens. A prompt is worth
     J = mean_i A_i ell(o_i) + beta A_y ell(y) + lam mean_i A_i (ell(o_i) - ell(y)), and the loss is -mean J.
     Coefficients c_i = A_i (1 + lam) / n and c_y = beta A_y - lam mean_i A_i; loss = -sum c_k ell_k. Shapes: c [R].
-    No ratio, no clipping of one, no reference model. A prompt whose rewards do not differ counts nothing.
+    No ratio, no clipping of one, no reference model. A prompt whose rewards do not differ (std below 1e-6) adds nothing
+    to J and is one of those that J is the mean of, as in GRPO; `skipped` is the share of them. The curve also has
+    `own_below`, the share of prompts of A_y < 0 before any clamping, and `ell_own_min`, the least ell(y) of a step.
 
     Deviations and readings: the printed formula leaves open whether y is in the pool (`adv_group`; `joint` keeps
     imitation defined where every sample loses alike). R as a difference of scores is ours, for answers that can be
@@ -82,15 +85,17 @@ class GRAO(Method):
         """`advantage`: c.  `standard`: A."""
         c, standard = (rolls["reward"].new_zeros(rolls.R) for _ in range(2))
         own, group = rolls["reference"] == 1, rolls["group"]
-        skipped = []
+        skipped, below = [], []
         for k in group.unique():
             drawn, y = (group == k) & ~own, (group == k) & own
-            a, a_y = self.standardised(rolls["reward"][drawn] - rolls["reward"][y])
+            r = rolls["reward"][drawn] - rolls["reward"][y]
+            a, a_y = self.standardised(r)
             standard[drawn], standard[y] = a, a_y
             c[drawn] = a * (1 + self.lam) / len(a)
             c[y] = self.beta * a_y - self.lam * a.mean()
             skipped.append(float(not a.any()))
-        ctx.log(skipped=sum(skipped) / len(skipped), own_below=float((standard[own] < 0).float().mean()))
+            below.append(float(bool(a.any()) and float(r.mean()) > 0))  # whatever `clamp_ref_adv` makes of it
+        ctx.log(skipped=sum(skipped) / len(skipped), own_below=sum(below) / len(below))
         return {"advantage": c, "standard": standard}
 
     def standardised(self, r: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,5 +114,8 @@ class GRAO(Method):
         sampled, weight = a * (1 - own) / self.n, self.beta * a * own
         rest = self.lam * sampled + (c - weight) * own
         ctx.log_mean(exploration=-sampled * said, imitation=-weight * said, regulariser=-rest * said)
-        ctx.log_mean(ell_own=ell.detach()[own == 1])
+        mine = ell.detach()[own == 1]
+        ctx.log_mean(ell_own=mine)
+        if len(mine):
+            ctx.log(ell_own_min=min(ctx.logged.get("ell_own_min", math.inf), float(mine.min())))
         return Term(-c * ell, own)

@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 
 
 class Params(BaseModel):
-    """untie: give a model whose output projection is its embedding a projection of its own, which starts as a copy."""
+    """untie: give a model whose output projection is its embedding a projection of its own, which starts as a copy.
+    positions: learned position embeddings train as well, where a model has any.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     untie: bool = False
+    positions: bool = False
 
 
 class LEO(Method):
@@ -32,8 +35,8 @@ class LEO(Method):
     An untied model is saved as one, and its configuration says so. An engine that reloads weights in place keeps the
     tie of the base, so `untie` is served by the engine `hf`.
 
-    Unverified: learned position embeddings stay frozen; the paper's learning rate is not known (1e-4 is proposed for
-    135M, as `train.lr`). The paper stops early on validation loss, for which there is `keep_best`.
+    UNVERIFIED: that learned position embeddings stay frozen (`positions`); the paper's learning rate is not known (1e-4
+    is proposed for 135M, as `train.lr`). The paper stops early on validation loss, for which there is `keep_best`.
     """
 
     name: ClassVar[str] = "leo"
@@ -42,7 +45,10 @@ class LEO(Method):
     family: ClassVar[str] = "selective"
     Params: ClassVar[type[BaseModel]] = Params
 
+    later: ClassVar[dict[str, bool]] = {"positions": False}
+
     untie: bool
+    positions: bool
 
     def __init__(self, **params: Any) -> None:
         super().__init__(**params)
@@ -59,9 +65,12 @@ class LEO(Method):
         return model
 
     def train_only(self, names: Sequence[str], ctx: Context) -> dict[str, dict[str, Any]]:
+        from torch.nn import Embedding
+
         model: Any = ctx.model
-        ends = {
-            id(p) for part in (model.get_input_embeddings(), model.get_output_embeddings()) for p in part.parameters()
-        }
+        parts = [model.get_input_embeddings(), model.get_output_embeddings()]
+        if self.positions:
+            parts += [module for module in model.modules() if isinstance(module, Embedding)]
+        ends = {id(p) for part in parts for p in part.parameters()}
         offered = set(names)
         return {n: {"weight_decay": 0.0} for n, p in model.named_parameters() if id(p) in ends and n in offered}

@@ -230,6 +230,7 @@ def method(name: str) -> type[Peft]:
         "engine": "hf" if kind.serving == "hf" else "",
         "Params": Params,
         "knobs": dict(kind.knobs),
+        "later": dict(kind.later),
         **_EXTRA.get(name, {}),
     }
     return type(name, (Peft,), body)

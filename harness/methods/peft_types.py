@@ -25,6 +25,7 @@ class Type:
     start: "base" where an untrained adapter leaves the logits as they were, "moved" where it does not.
     still: parts of names of the adapter's own parameters that peft does not train.
     random: a forward pass in training draws numbers, so a step is never split.  linear: targets are linear layers.
+    later: as in `Method`.
     """
 
     peft: str
@@ -39,6 +40,7 @@ class Type:
     still: tuple[str, ...] = ()
     random: bool = False
     linear: bool = True
+    later: Mapping[str, Any] = field(default_factory=dict)
 
 
 _R: dict[str, tuple[float, float]] = {"r": (4, 128)}
@@ -307,10 +309,11 @@ TYPES: dict[str, Type] = {
     ),
     "prefix": Type(
         "PREFIX_TUNING",
-        "Trained keys and values that every layer sees before the sequence; drawn at random, without the paper's "
-        "network that makes them. UNVERIFIED default: 10 tokens.",
+        "Trained keys and values that every layer sees before the sequence, drawn at random; with `prefix_projection` "
+        "a trained two-layer network makes them. UNVERIFIED defaults: 10 tokens, no network.",
         "arXiv 2101.00190",
-        {"num_virtual_tokens": 10},
+        {"num_virtual_tokens": 10, "prefix_projection": False},
+        later={"prefix_projection": False},
         knobs={"num_virtual_tokens": (5, 100)},
         serving="hf",
         start="moved",

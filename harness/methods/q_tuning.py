@@ -32,7 +32,7 @@ class Params(BaseModel):
     or unsure by the side they lean to ("side"), or all as "wrong" or as "unsure".  excess: when the corners hold too
     many, "drop" the ones nearest to neither, or "keep" all.  edge: a first or last token counts itself as its missing
     neighbour ("own"), or the other neighbour twice ("mirror").  token_order: whether tokens of low or of high score
-    are kept.
+    are kept.  token_prune_mode: pruned tokens only leave the loss ("loss_mask") or the input as well ("drop_inputs").
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,6 +47,7 @@ class Params(BaseModel):
     excess: Literal["drop", "keep"] = "drop"
     edge: Literal["own", "mirror"] = "own"
     token_order: Literal["low", "high"] = "low"
+    token_prune_mode: Literal["loss_mask", "drop_inputs"] = "loss_mask"
 
 
 class QTuning(Method):
@@ -61,13 +62,12 @@ class QTuning(Method):
     an unsure row all do. `pick` gives weights [loss tokens]. Equal scores: the earlier row or token is kept.
 
     Defaults: lam and the pool (a device's batch) are the paper's; its shares are 0.0625 to 0.5 of rows and 0.5 or 0.7
-    of tokens. UNVERIFIED, since no code is out: `inclusive`, `top_up`, `excess`, `edge`. `token_order`: the paper's
-    algorithm reads as if tokens of high score were kept, its figures and ablations say low.
+    of tokens. UNVERIFIED, since no code is out: `inclusive`, `top_up`, `excess`, `edge`, `token_prune_mode`.
+    `token_order`: the paper's algorithm reads as if tokens of high score were kept, its figures and ablations say low.
     rows = tokens = 1 is `sft`, and scores nothing.
 
     Deviations: the host refills, so every step has at least its batch of rows, and more are read to fill it; in the
-    paper steps shrink instead. Pruned tokens stay in the input and only leave the loss; whether the paper also removes
-    them from it is UNVERIFIED, and that is not offered. The paper trains LoRA; here any.
+    paper steps shrink instead. The paper trains LoRA; here any.
     The curve has `wrong` and `unsure`, how many of the pool's rows the corners held, as shares.
     """
 
@@ -78,6 +78,8 @@ class QTuning(Method):
     Params: ClassVar[type[BaseModel]] = Params
     knobs: ClassVar[dict[str, tuple[float, float]]] = {"rows": (0.125, 0.5), "tokens": (0.5, 1.0), "lam": (0.0, 1.0)}
 
+    later: ClassVar[dict[str, str]] = {"token_prune_mode": "loss_mask"}
+
     rows: float
     tokens: float
     lam: float
@@ -87,6 +89,11 @@ class QTuning(Method):
     excess: str
     edge: str
     token_order: str
+    token_prune_mode: str
+
+    @property
+    def drops(self) -> bool:  # type: ignore[override]
+        return self.token_prune_mode == "drop_inputs"
 
     def check(self, model: ModelFacts, stack: Sequence[Method]) -> None:
         other = next((m for m in stack if overrides(m, "token_weight")), None)

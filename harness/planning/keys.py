@@ -138,8 +138,14 @@ class TaskKeys:
 
 
 def stack_identity(stack: Sequence[Method]) -> list[list[Any]]:
-    """What of a stack is in a key: name, version and all parameters of every member."""
-    return [[m.name, m.version, m.params.model_dump(mode="json")] for m in stack]
+    """What of a stack is in a key: name, version and parameters of every member."""
+    return [[m.name, m.version, _parameters(m)] for m in stack]
+
+
+def _parameters(member: Method) -> dict[str, Any]:
+    """All parameters, but for later ones that change nothing."""
+    given = member.params.model_dump(mode="json")
+    return {name: value for name, value in given.items() if name not in member.later or value != member.later[name]}
 
 
 def answerer(task: Task, engine: EngineSpec) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from harness.training.objective import Objective, as_terms
 from harness.training.randomness import seeded
 from harness.training.rollouts import Rollouts
 from harness.training.schedule import lr_factor
-from harness.training.sequences import Seq
+from harness.training.sequences import Seq, without_dropped
 from harness.training.tokens import Tokens
 
 Report = Callable[[float, float, str], None]
@@ -147,7 +147,7 @@ def gather(run: Run) -> list[Seq]:
             with torch.no_grad():
                 for member in pickers:
                     tok.weigh(member.pick(tok, ctx))
-            new = tok.kept()
+            new = [without_dropped(q) for q in tok.kept()] if any(m.drops for m in pickers) else tok.kept()
         seqs += new
         rows += len({q.columns.get("group", q.row) for q in new})
         if not rows and asked >= max(2 * len(run.rows), 2 * pool):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from harness.engines.base import Request
-from harness.errors import HarnessError
+from harness.errors import HarnessError, Refused
 from harness.methods.base import NO_TARGET
 
 if TYPE_CHECKING:
@@ -60,6 +60,31 @@ class Seq:
         if self.weight is not None:
             return int((self.weight != 0).sum())
         return sum(t != NO_TARGET for t in self.targets)
+
+
+def without_dropped(seq: Seq) -> Seq:
+    """A sequence without the tokens of weight 0 that it was to learn: what stood after them moves up. Tokens that carry
+    no loss, such as a prompt's, stay.
+
+    Refused for a sequence with positions or a mask of its own, which would have to be cut as well.
+    """
+    if seq.weight is None or bool((seq.weight != 0).all()):
+        return seq
+    if seq.positions is not None or seq.mask is not None:
+        raise Refused("tokens cannot leave a sequence that has positions or a mask of its own")
+    weights = iter(seq.weight.tolist())
+    live = [target == NO_TARGET or next(weights) != 0 for target in seq.targets]  # of what each position is to predict
+    stays = [True, *live[:-1]]  # the token at a position is what the one before it predicts
+    wanted = [NO_TARGET, *seq.targets]  # the same, by the token itself
+    kept = [i for i, here in enumerate(stays) if here]
+    targets = [*(wanted[i] for i in kept[1:]), seq.targets[-1] if live[-1] else NO_TARGET]
+    counted = seq.weight != 0
+    return seq.but(
+        ids=tuple(seq.ids[i] for i in kept),
+        targets=tuple(targets),
+        weight=seq.weight[counted],
+        per_token={name: values[counted] for name, values in seq.per_token.items()},
+    )
 
 
 def is_pair(row: Row) -> bool:
