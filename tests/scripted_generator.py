@@ -53,9 +53,11 @@ class Apart:
 
     def __init__(self) -> None:
         self.pairs: list[tuple[str, str]] = []
+        self.read = 0
 
     def contradiction(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         self.pairs += pairs
+        self.read += sum(len(text.split()) for pair in pairs for text in pair)
         return [float(a.split("\n")[-1] != b.split("\n")[-1]) for a, b in pairs]
 
 

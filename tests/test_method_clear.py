@@ -94,6 +94,7 @@ def test_the_worked_example_asked_of_a_model() -> None:
             ]
 
     class Measured:
+        read = 0
         values = (1, 0.9, 0.8, 0.2, 0.1)
 
         def contradiction(self, pairs: Any) -> list[float]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import harness.training.resident
 from harness.engines.base import Artifact, EngineSpec, Request
@@ -20,6 +21,7 @@ from harness.methods.base import Method
 from harness.methods.grao import GRAO
 from harness.methods.grpo import GRPO
 from harness.methods.lora import LoRA
+from harness.training.budget import Meter
 from harness.training.curation import curate
 from harness.training.generator import Told
 from harness.training.resident import Resident, Served
@@ -154,7 +156,10 @@ def test_curation_asks_the_base(tmp_path: Path, tiny_model: Path) -> None:
             return [{**row, "told": said.text} for row, (said,) in zip(rows, told, strict=True)]
 
     rows, method = [{"id": "a"}, {"id": "b"}], Rewrites()
-    sets, _ = curate([method], rows, seed=0, model=tiny_model, engine=FAKE)
+    meter = Meter(torch.device("cpu"))
+    sets, _ = curate([method], rows, seed=0, model=tiny_model, engine=FAKE, meter=meter)
+    assert meter.rollout["prompt_tokens"] > 0 and meter.rollout["generated_tokens"] > 0
+    assert {"curate", "engine"} <= meter.seconds.keys()
     assert all(row["told"] for row in sets["train"])
     assert curate([method], rows, seed=0, model=tiny_model, engine=FAKE)[0] == sets
     method.model = "live"

@@ -363,6 +363,19 @@ def test_costs_add_up_over_steps_and_an_untrained_row_has_no_training_cost(demo:
     assert shown == ["15k", "53.0 s", "300", "2.1 GB", "135M", "269 MB", "15.0 s", "420"]
 
 
+def test_curation_and_rollouts_are_in_the_cost_of_a_row(demo: World) -> None:
+    curated = {"rollout": {"prompt_tokens": 900, "generated_tokens": 100}, "seconds": {"curate": 7.0, "engine": 3.0}}
+    demo.publish("data", {"data": "curated"}, {}, cost={**curated, "trained_tokens": 0, "flops": None})
+    cells = [replace(c, data=key_of("data", {"data": "curated"})) if c.method == "sft" else c for c in demo.cells]
+    table = make_table(collect(cells, demo.store))
+    sft = table.rows[1].cost
+    assert (sft.trained_tokens, sft.sampled_tokens, sft.train_seconds) == (15_000, 1_000, 63.0)
+    assert (sft.tokens_per_second, sft.train_phases["curate"]) == (300.0, 7.0)
+    lines = table.markdown().splitlines()
+    (head,) = (line for line in lines if "sampled tokens" in line)
+    assert [cell.strip() for cell in lines_of(table.markdown(), "sft")[-2].split("|")[2:4]] == ["15k", "1k"], head
+
+
 def test_the_same_store_gives_the_same_bytes(demo: World) -> None:
     again = World.__new__(World)
     again.store, again.cells = Store(demo.store.root), demo.cells

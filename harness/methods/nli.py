@@ -18,7 +18,9 @@ POSITIONS_KEPT = 2  # some families begin to count positions after their pad tok
 
 
 class Nli(Protocol):
-    """Whoever judges pairs of texts."""
+    """Whoever judges pairs of texts. read: tokens of them so far."""
+
+    read: int
 
     def contradiction(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """P(contradiction) of each (premise, hypothesis), 0 to 1, in their order."""
@@ -47,7 +49,10 @@ def check_folder(folder: Path) -> None:
 
 
 class Classifier:
-    """A sequence classification model in fp32. Pairs that are too long lose their beginnings, where the context is."""
+    """A sequence classification model in fp32. Pairs that are too long lose their beginnings, where the context is.
+
+    read: tokens it has read.
+    """
 
     def __init__(self, folder: Path, device: Any) -> None:
         """HarnessError if it cannot be opened as one."""
@@ -69,6 +74,7 @@ class Classifier:
         self.model = model.eval().to(device)
         self.label = contradiction_label(model.config.to_dict())
         positions = getattr(model.config, "max_position_embeddings", None) or 2**31
+        self.read = 0
         self.limit = min(self.tokenizer.model_max_length, positions - POSITIONS_KEPT)
 
     def contradiction(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -82,6 +88,7 @@ class Classifier:
         given = self.tokenizer(
             premises, hypotheses, padding=True, truncation=True, max_length=self.limit, return_tensors="pt"
         ).to(self.model.device)
+        self.read += int(given["attention_mask"].sum())
         with torch.no_grad():
             shares = self.model(**given).logits.softmax(-1)[:, self.label]
         yield from shares.tolist()

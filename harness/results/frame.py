@@ -128,13 +128,15 @@ class Result:
 class Cost:
     """What a cell cost; None where it is not known or nothing was spent.
 
-    Seconds are wall-clock, summed over stages and phases; train_phases splits them.  tokens_per_second: trained tokens
-    by the seconds of optimiser steps alone.  peak_bytes: the largest of all phases.  flops: of training.
+    Seconds are wall-clock, summed over curation, stages and phases; train_phases splits them.  sampled_tokens: read and
+    written by an engine for training, in rollouts and curation.  tokens_per_second: trained tokens by the seconds of
+    optimiser steps alone.  peak_bytes: the largest of all phases.  flops: of training, without the engine's.
     trials, tuning_tokens, tuning_seconds: of the search for its parameters, shared by all seeds.
     """
 
     trained_tokens: int | None = None
     loss_tokens: int | None = None
+    sampled_tokens: int | None = None
     train_seconds: float | None = None
     train_phases: Mapping[str, float] = field(default_factory=dict)
     tokens_per_second: float | None = None
@@ -203,7 +205,7 @@ def _cell(cell: CellView, store: Store, known: KnownItems) -> CellResult:
     state, reason = _overall(results, blocked)
     view = replace(cell, notes=(*cell.notes, *_served(generated.values())))
     searched = store.find("tune", cell.tune) if cell.tune else None
-    cost = _with_search(_cost(trained, list(generated.values())), searched)
+    cost = _with_search(_cost(store.find("data", cell.data), trained, list(generated.values())), searched)
     return CellResult(view, state, reason, results, cost, tuning_of(searched))
 
 
@@ -353,19 +355,21 @@ def _overall(results: Sequence[Result], blocked: tuple[State, str] | None) -> tu
     return "partial", f"{len(done)} of {len(tasks)} tasks done"
 
 
-def _cost(trained: Sequence[Record | None], generated: Sequence[Record | None]) -> Cost:
+def _cost(curated: Record | None, trained: Sequence[Record | None], generated: Sequence[Record | None]) -> Cost:
     train = [r.cost for r in trained if r is not None] if trained and None not in trained else []
+    spent = [*([curated.cost] if curated and train else []), *train]
     generate = [r.cost for r in generated if r is not None] if generated and None not in generated else []
     phases: dict[str, float] = {}
-    for cost in train:
+    for cost in spent:
         for phase, seconds in cost.get("seconds", {}).items():
             phases[phase] = phases.get(phase, 0.0) + seconds
     tokens = _sum(train, "trained_tokens")
     busy = sum(seconds for phase, seconds in phases.items() if phase in STEPPING)
-    peaks = [b for cost in train for b in cost.get("peak_bytes", {}).values()]
+    peaks = [b for cost in spent for b in cost.get("peak_bytes", {}).values()]
     return Cost(
         trained_tokens=_whole(tokens),
         loss_tokens=_whole(_sum(train, "loss_tokens")),
+        sampled_tokens=_whole(_sum([cost for cost in spent if cost.get("rollout")], "rollout")),
         train_seconds=sum(phases.values()) if phases else None,
         train_phases=phases,
         tokens_per_second=tokens / busy if tokens and busy else None,

@@ -216,6 +216,7 @@ COUNTS = ("", "k", "M", "G", "T")
 BYTES = (" B", " KB", " MB", " GB", " TB")
 COSTS: dict[str, Callable[[Cost], str]] = {
     "trained tokens": lambda c: _scaled(c.trained_tokens, COUNTS),
+    "sampled tokens": lambda c: _scaled(c.sampled_tokens, COUNTS),
     "train time": lambda c: _seconds(c.train_seconds),
     "tokens/s": lambda c: _scaled(c.tokens_per_second and round(c.tokens_per_second), COUNTS),
     "peak memory": lambda c: _scaled(c.peak_bytes, BYTES),
@@ -237,9 +238,10 @@ PARETO: dict[str, Callable[[Cost], float | None]] = {
 
 
 def _costs(table: Table, named: tuple[str, ...], names: Sequence[tuple[str, ...]], width: int) -> Iterator[Section]:
-    blocks = _blocks([max(len(title), 8) + 3 for title in COSTS], [True] * len(COSTS), width)
+    known = [t for t in COSTS if t != "sampled tokens" or any(row.cost.sampled_tokens for row in table.rows)]
+    blocks = _blocks([max(len(title), 8) + 3 for title in known], [True] * len(known), width)
     for number, places in enumerate(blocks):
-        titles = [list(COSTS)[p] for p in places]
+        titles = [known[p] for p in places]
         lines = [
             (*name, *(COSTS[title](row.cost) for title in titles)) for name, row in zip(names, table.rows, strict=True)
         ]
@@ -262,7 +264,7 @@ def _phases(table: Table, named: tuple[str, ...], names: Sequence[tuple[str, ...
 
 def _when(phase: str) -> tuple[int, str]:
     """Phases in the order in which a step has them; those of single methods after the loop's own."""
-    order = ("open", "engine", "data", "refresh", "rollout", "reward", "forward", "backward", "optimizer")
+    order = ("curate", "open", "engine", "data", "refresh", "rollout", "reward", "forward", "backward", "optimizer")
     last = ("checkpoint", "save")
     if phase in last:
         return len(order) + 1 + last.index(phase), phase

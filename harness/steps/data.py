@@ -27,20 +27,29 @@ def run_data(bench: Bench, cell: PlannedCell) -> None:
         label = cell.cell.data
         source = source_of(bench.plan.sources[label], cell.cell)
         rows = to_rows(source_rows(source), bench.plan.matrix.data[label])
-        sets, ledger = {"train": rows}, list[dict[str, Any]]()
+        sets, ledger, cost = {"train": rows}, list[dict[str, Any]](), dict[str, Any]()
         if any(overrides(m, "curate") for m in cell.stack):
+            from harness.training.budget import Meter
             from harness.training.curation import curate
+            from harness.training.stage import device
 
             model = materialise(cell.model, harness_cache())
             run_tune(bench, cell)
-            stack, seed = bench.settled(cell).stack, cell.cell.seed or 0
+            meter, seed = Meter(device()), cell.cell.seed or 0
             sets, ledger = curate(
-                stack, rows, seed=seed, model=model, engine=bench.plan.engine, told=partial(_told, bench, cell)
+                bench.settled(cell).stack,
+                rows,
+                seed=seed,
+                model=model,
+                engine=bench.plan.engine,
+                meter=meter,
+                told=partial(_told, bench, cell),
             )
+            cost = meter.cost()
         for name, members in sets.items():
             write_lines(attempt.work / "rows" / f"{name}.jsonl", members)
         write_lines(attempt.work / "ledger.jsonl", ledger)
-        attempt.publish(extra={"rows": {name: len(members) for name, members in sets.items()}})
+        attempt.publish(cost=cost, extra={"rows": {name: len(members) for name, members in sets.items()}})
 
 
 def _told(bench: Bench, cell: PlannedCell, answered: int, asked: int) -> None:

@@ -22,9 +22,10 @@ class Meter:
 
     trained: tokens of rows put through forward and backward, prompts included, padding not.
     loss: tokens that carried loss.  extra: tokens of further forward passes, by model ("live", "base", ...).
-    rollout: tokens of prompts that were answered for training, and of the answers.
+    rollout: tokens of prompts that an engine read for training, for rollouts and curation alike, and of its answers.
     seconds: by phase, each without the phases inside it.  memory: peak bytes by phase, of the GPU where there is one.
-    flops: of the step that was counted.  flops_tokens: trained tokens of that step.
+    flops: of one step, which was counted: all its passes in this process, not those of an engine beside it.
+    flops_tokens: trained tokens of that step.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -47,6 +48,13 @@ class Meter:
         self.trained += trained
         self.loss += loss
         self.padded += padded
+        if self.flops and not self.flops_tokens:
+            self.flops_tokens = trained
+
+    def answered(self, prompt_tokens: int, generated_tokens: int) -> None:
+        """Requests that an engine answered."""
+        self.rollout["prompt_tokens"] += prompt_tokens
+        self.rollout["generated_tokens"] += generated_tokens
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -60,13 +68,13 @@ class Meter:
             self._open.pop()
 
     @contextmanager
-    def count_flops(self, tokens: int) -> Iterator[None]:
-        """Count the floating-point operations of a step of `tokens` trained tokens."""
+    def count_flops(self) -> Iterator[None]:
+        """Add the floating-point operations of a part of the step that `step` is told of next."""
         from torch.utils.flop_counter import FlopCounterMode
 
         with FlopCounterMode(display=False) as counter:
             yield
-        self.flops, self.flops_tokens = counter.get_total_flops(), tokens
+        self.flops += counter.get_total_flops()
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""

@@ -240,13 +240,18 @@ class Context:
     def _answers(self, requests: list[Request], model: str) -> list[Response]:
         if self.generator is None:
             raise Refused("nothing generates here", todo="the method says `generator` among its needs")
-        return self.generator.answer(requests, model)
+        given = self.generator.answer(requests, model)
+        self.meter.answered(sum(r.prompt_tokens for r in given), sum(len(r.tokens) for r in given))
+        return given
 
     def contradiction(self, pairs: Sequence[tuple[str, str]], model: str) -> list[float]:
         """P(contradiction) of each (premise, hypothesis) under an NLI model, a folder. Needs `nli`."""
         if self.nli is None:
             self.nli = Classifier(Path(model), self.device)
-        return self.nli.contradiction(pairs)
+        before = self.nli.read
+        found = self.nli.contradiction(pairs)
+        self.meter.forward("nli", self.nli.read - before, training=False)
+        return found
 
     def verify(self, rolls: Rolls) -> Tensor:
         """What the scorers of the suites give each answer to its own row, [sequences]."""

@@ -18,6 +18,7 @@ from harness.methods.base import Method, Row, overrides
 from harness.training.data import read_rows
 
 if TYPE_CHECKING:
+    from harness.training.budget import Meter
     from harness.training.context import Context
 
 
@@ -33,23 +34,26 @@ def curate(
     seed: int,
     model: Path | None = None,
     engine: EngineSpec | None = None,
+    meter: Meter | None = None,
     told: Callable[[int, int], None] = lambda answered, asked: None,
 ) -> tuple[dict[str, list[Row]], list[dict[str, Any]]]:
     """Named sets of rows ("train" among them unless the last member names others), and the ledger.
 
     model: folder of the base, for methods that tokenise.  engine: what answers for methods that need a generator, as
-    the model "base".  told: hears how many of its requests are answered.  A ledger entry is {"by": method, "set", "id",
-    "change": "dropped" | "added" | "changed" | "kept"}, and what the member noted of that row; rows that it left as
-    they were and noted nothing of are not in it. HarnessError for a set that a member does not name in `sets`.
+    the model "base".  meter: bills it.  told: hears how many of its requests are answered.  A ledger entry is
+    {"by": method, "set", "id", "change": "dropped" | "added" | "changed" | "kept"}, and what the member noted of that
+    row; rows that it left as they were and noted nothing of are not in it. HarnessError for a set that a member does
+    not name in `sets`.
     """
     if is_identity(stack):
         return {"train": rows}, []
     ctx = _context(stack, rows, seed, model)
+    ctx.meter = meter or ctx.meter
     if not (engine and model):
         return _curated(stack, rows, ctx)
     from harness.training.resident import Resident
 
-    ctx.generator = Resident(engine, model, functools.partial(_only_base, model), told=told)
+    ctx.generator = Resident(engine, model, functools.partial(_only_base, model), ctx.meter.phase, told)
     try:
         return _curated(stack, rows, ctx)
     finally:
@@ -68,7 +72,8 @@ def _curated(
     curators = [m for m in stack if overrides(m, "curate")]
     ledger: list[dict[str, Any]] = []
     for member in curators:
-        result = member.curate(list(rows), ctx)
+        with ctx.meter.phase("curate"):
+            result = member.curate(list(rows), ctx)
         if isinstance(result, dict):
             if unknown := sorted(result.keys() - member.sets - {"train"}):
                 raise HarnessError(

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ def train_step(run: Run, curve: Any) -> None:
     tokens = sum(len(q.ids) for q in seqs)
     after = (ctx.step + 1) / run.steps if run.steps else (meter.trained + tokens) / run.tokens
     objective = Objective(ctx.trainable, len(parts), sum(q.loss_tokens for q in seqs))
-    with meter.count_flops(tokens) if ctx.step == 0 else nullcontext():
+    with _counted(ctx):
         loss_tokens = sum(_forward_backward(run, objective, part) for part in parts)
     meter.step(tokens, loss_tokens, sum(max(len(q.ids) for q in part) * len(part) for part in parts))
     with meter.phase("optimizer"):
@@ -144,7 +144,7 @@ def gather(run: Run) -> list[Seq]:
         new = ctx.collate(sampled)
         if pickers:
             tok = Tokens(ctx, new, ctx.model, grad=False)
-            with torch.no_grad():
+            with torch.no_grad(), _counted(ctx):
                 for member in pickers:
                     tok.weigh(member.pick(tok, ctx))
             new = [without_dropped(q) for q in tok.kept()] if any(m.drops for m in pickers) else tok.kept()
@@ -154,6 +154,11 @@ def gather(run: Run) -> list[Seq]:
             names = ", ".join(f"`{m.name}`" for m in pickers)
             raise HarnessError(f"{names} kept none of {asked} rows offered at step {ctx.step + 1}")
     return seqs
+
+
+def _counted(ctx: Context) -> AbstractContextManager[None]:
+    """Floating-point operations are counted in the first step."""
+    return ctx.meter.count_flops() if ctx.step == 0 else nullcontext()
 
 
 def _offer(run: Run, least: int) -> list[Row]:

@@ -127,7 +127,6 @@ class Rollouts:
             self._same(asked, response, row)
             seq = self._seq(row, asked, response.tokens, torch.tensor(response.logprobs), group, i)
             made.append((seq, response.text, response.finish))
-        self._bill(given)
         if self.how.reference:
             made.append((self._own(row, group), self._parts(row)[1], ""))
         return made
@@ -165,10 +164,6 @@ class Rollouts:
                 kind="bug",
                 where=f"{self.where}, row {row['id']}",
             )
-
-    def _bill(self, given: Sequence[Response]) -> None:
-        self.ctx.meter.rollout["prompt_tokens"] += sum(r.prompt_tokens for r in given)
-        self.ctx.meter.rollout["generated_tokens"] += sum(len(r.tokens) for r in given)
 
     def _log(self, rolls: Rolls) -> None:
         drawn = rolls["reference"] == 0

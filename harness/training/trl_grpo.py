@@ -114,7 +114,7 @@ class MeteredGRPO(GRPOTrainer):  # type: ignore[misc]
         seen = int(batch["prompt_mask"].sum() + batch["completion_mask"].sum())
         padded = batch["prompt_mask"].numel() + batch["completion_mask"].numel()
         first = self.meter.flops == 0
-        with self.meter.phase("backward"), self.meter.count_flops(seen) if first else nullcontext():
+        with self.meter.phase("backward"), self.meter.count_flops() if first else nullcontext():
             loss = super().training_step(model, batch, *args, **options)
         self.meter.step(seen, int(batch["completion_mask"].sum()), padded)
         return loss
@@ -128,8 +128,7 @@ class MeteredGRPO(GRPOTrainer):  # type: ignore[misc]
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **options: Any) -> Any:
         said, logprobs = super()._generate_single_turn(prompt_ids, *args, **options)
-        self.meter.rollout["prompt_tokens"] += sum(map(len, prompt_ids))
-        self.meter.rollout["generated_tokens"] += sum(map(len, said))
+        self.meter.answered(sum(map(len, prompt_ids)), sum(map(len, said)))
         return said, logprobs
 
     def _get_per_token_logps_and_entropies(self, model: Any, ids: Any, mask: Any, *args: Any, **options: Any) -> Any:

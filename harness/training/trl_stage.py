@@ -244,7 +244,7 @@ class _Metered:
         seen = inputs["attention_mask"]
         learned = inputs["labels"] != NO_TARGET if "labels" in inputs else inputs["completion_mask"] != 0
         first = self.meter.flops == 0
-        with self.meter.phase("backward"), self.meter.count_flops(int(seen.sum())) if first else nullcontext():
+        with self.meter.phase("backward"), self.meter.count_flops() if first else nullcontext():
             loss = super().training_step(model, inputs, *args, **options)  # type: ignore[misc]
         self.meter.step(int(seen.sum()), int(learned[:, 1:].sum()), seen.numel())
         if self.reference:

@@ -22,6 +22,7 @@ from harness.results.table import Entry, Row, Table, row_label
 SCHEMA, VERSION, DECIMALS = "harness-site", 1, 6
 COSTS = (  # of Cost, how it is called, its unit
     ("trained_tokens", "trained tokens", "count"),
+    ("sampled_tokens", "sampled tokens", "count"),
     ("train_seconds", "train time", "seconds"),
     ("tokens_per_second", "tokens/s", "count"),
     ("peak_bytes", "peak memory", "bytes"),
