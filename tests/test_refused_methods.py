@@ -131,6 +131,7 @@ CASES: list[tuple[str, Change, str, list[str]]] = [
     ("windows", config(layer_types=["full_attention", "sliding_attention"]), "caft", ["windows in some layers"]),
     ("too long an answer", nothing, "{grpo: {max_tokens: 256}}", ["256 tokens", "`engine.max_model_len` leaves 256"]),
     ("two choices of tokens", nothing, "q_tuning, sstoken", ["`q_tuning` and `sstoken`", "tokens of a row"]),
+    ("no room for examples", config(max_position_embeddings=512), "urial", ["take about", "holds 512", "`examples`"]),
     ("an odd chain", nothing, "{hra: {r: 7}}", ["`r` of `hra` must be even", "it is 7"]),
     ("more ranks than at first", nothing, "{adalora: {target_r: 20}}", ["`target_r`", "above `init_r`"]),
     ("no time between", nothing, "{adalora: {warm: 0.5, settled: 0.5}}", ["`warm` of `adalora`", "below 1 together"]),

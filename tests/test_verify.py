@@ -45,6 +45,24 @@ def test_the_rows_own_answers_are_right(mirror: Path) -> None:
     assert scores(rows, [each["answer"] for each in told]) == [1.0] * 50
 
 
+def test_calls_are_compared_by_the_rules_of_the_suite(mirror: Path) -> None:
+    import json
+
+    told = json.loads((mirror / "tool_use/bfcl_v4/simple_python.jsonl").read_text().splitlines()[0])
+    one = row("?", function=told["function"], ground_truth=told["ground_truth"])
+    (call,) = told["ground_truth"]
+    ((name, allowed),) = call.items()
+    right = ", ".join(f"{n}={values[0]!r}" for n, values in allowed.items() if values[0] != "")
+    assert checker(one) == "call"
+    assert scores([one, one, one], [f"[{name}({right})]", f"[{name}()]", "I cannot."]) == [1.0, 0.0, 0.0]
+
+
+def test_instructions_are_followed_or_not() -> None:
+    one = row("?", instruction_id_list=["punctuation:no_comma"], kwargs=[{}])
+    assert checker(one) == "follow"
+    assert scores([one, one], ["Yes and no.", "Yes, and no."]) == [1.0, 0.0]
+
+
 def test_programs_are_run_and_what_is_said_twice_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.training import verify
 

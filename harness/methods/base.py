@@ -48,7 +48,8 @@ class Stage:
     rows: a set named by `curate`, or a function of ctx that may use earlier stages.
     init: "base" (opened and wrapped afresh) or an earlier stage as it stood; optimiser and schedule are always new.
     ref: the frozen model behind `tok.ref`.  run: methods that join the stack for this stage.
-    alone: only `run` acts.  share: of the budget left.  settings: lr, schedule, batch where they differ.
+    alone: only `run` acts.  share: of the budget, in proportion to those of the other stages.
+    settings: lr, schedule, batch where they differ.
     """
 
     name: str = "train"

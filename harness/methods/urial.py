@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.errors import Refused
 from harness.methods.base import Method, Stage
+from harness.methods.facts import ModelFacts
 from harness.methods.urial_examples import EXAMPLES, HELPFUL, INSTRUCTION
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 FENCE = "```"
 ASKED, ANSWERED = "# Query:", "# Answer:"
 STOPS = ("# Query", "# User")
+CROWDED = 0.55  # share of a model's context above which P leaves too little room
+CHARACTERS = 4  # about so many make a token of English; planning has no tokenizer to count with
 
 
 class Params(BaseModel):
@@ -54,8 +57,9 @@ class URIAL(Method):
     have the structure of the published ones (information, refusal, role-play), so rows are marked `urial_reauthored`.
 
     Deviations. A conversation's system turn is put before the question it precedes, so that P is the same for all. P
-    is never shortened: a prompt that does not fit is refused or counts as wrong, as the matrix says. Decoding is the
-    task's, without the repetition penalty of the published runs. Deleting fences destroys code blocks, so take
+    is never shortened: a prompt that does not fit is refused or counts as wrong, as the matrix says, and where P alone
+    would take more than 55 % of a model's context, by an estimate from its characters, the plan refuses it. Decoding is
+    the task's, without the repetition penalty of the published runs. Deleting fences destroys code blocks, so take
     `keep_fences` for code. `template: chat` is ours; without exchanges and system text it is `base`, exactly.
     """
 
@@ -74,6 +78,17 @@ class URIAL(Method):
     template: str
     keep_fences: bool
     ends: tuple[str, ...]
+
+    def check(self, model: ModelFacts, stack: Sequence[Method]) -> None:
+        before = [turn for q, a in self._exchanges() for turn in _exchange(q, a)]
+        size = sum(len(turn["content"]) for turn in before) + len(INSTRUCTION if self.instruction else "")
+        tokens = size // CHARACTERS
+        if model.context and tokens > CROWDED * model.context:
+            raise Refused(
+                f"the examples of `urial` take about {tokens} tokens, and the model holds {model.context}",
+                why=f"more than {CROWDED:.0%} of the context would be the same for every question",
+                todo="lower its `examples`",
+            )
 
     def stages(self, ctx: Any) -> list[Stage]:
         return []
