@@ -204,7 +204,7 @@ def test_a_cell_has_no_data_no_seed_and_no_training_and_asks_the_base(
 def test_it_serves_a_model_without_a_chat_template_where_the_base_cannot_be_asked(
     tmp_path: Path, tiny_model_without_template: Path
 ) -> None:
-    plan = plan_of(tmp_path, tiny_model_without_template, "{urial: {stack: [urial: {examples: 1}]}}", 512)
+    plan = plan_of(tmp_path, tiny_model_without_template, "{urial: {stack: [urial: {examples: 0}]}}", 512)
     assert [c.name for c in plan.cells] == ["tiny.urial"]
     for chosen in ("[urial, base]", "{urial: {stack: [urial: {template: chat}]}}"):
         with pytest.raises(Problems, match="model `tiny` has no chat template"):
