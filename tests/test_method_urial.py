@@ -206,7 +206,10 @@ def test_it_serves_a_model_without_a_chat_template_where_the_base_cannot_be_aske
 ) -> None:
     plan = plan_of(tmp_path, tiny_model_without_template, "{urial: {stack: [urial: {examples: 0}]}}", 512)
     assert [c.name for c in plan.cells] == ["tiny.urial"]
-    for chosen in ("[urial, base]", "{urial: {stack: [urial: {template: chat}]}}"):
+    for chosen in (
+        "{urial: {stack: [urial: {examples: 0}]}, base: {}}",
+        "{urial: {stack: [urial: {template: chat, examples: 0}]}}",
+    ):
         with pytest.raises(Problems, match="model `tiny` has no chat template"):
             plan_of(tmp_path, tiny_model_without_template, chosen, 512)
 
