@@ -77,6 +77,8 @@ def _one(name: str, *, json_wanted: bool) -> int:
     for title, text in {
         "paper": body["paper"],
         "hooks": _listed(body["hooks"]),
+        "needs": _listed(body["needs"]),
+        "samples": _sampled(body["rollouts"]),
         "served as": body["served"],
         "verified against": body["verified"],
     }.items():
@@ -97,23 +99,36 @@ def _one(name: str, *, json_wanted: bool) -> int:
 def _about(cls: Any) -> dict[str, Any]:
     from harness.methods.base import HOOKS, Method
 
-    about = inspect.cleandoc(cls.__doc__ or "")
+    about, made = inspect.cleandoc(cls.__doc__ or ""), cls()
     return {
         "name": cls.name,
         "family": cls.family,
         "version": cls.version,
         "system": " ".join(about.split()).partition(". ")[0].partition(", arXiv")[0].rstrip("."),
         "artifact": cls.artifact if cls.trains else "nothing",
-        "engine": cls().engine or "any",
+        "engine": made.engine or "any",
         "served": served(cls),
         "paper": cls.paper,
         "verified": cls.verified,
         "parameters": {n: _default(f) for n, f in cls.Params.model_fields.items()},
         "knobs": {n: list(r) for n, r in cls.knobs.items()},
+        "needs": sorted(made.needs),
+        "rollouts": dict(made.rollouts) if made.rollouts is not None else None,
         "hooks": [h for h in HOOKS if getattr(cls, h) is not getattr(Method, h)],
         "about": about,
         "params_schema": cls.Params.model_json_schema(),
     }
+
+
+def _sampled(rollouts: Mapping[str, Any] | None) -> str:
+    from harness.methods.sampling import Sampling
+
+    if rollouts is None:
+        return ""
+    how = Sampling(**rollouts)
+    return f"{how.n} answers a prompt, {how.max_tokens} tokens each at most" + (
+        ", beside the row's own" if how.reference else ""
+    )
 
 
 def served(cls: Any) -> str:

@@ -18,6 +18,7 @@ from harness.config.schema_errors import explain
 from harness.config.yaml_reader import Tree
 from harness.errors import HarnessError, Problems, nearest
 from harness.methods.base import Method, check_stack
+from harness.methods.peft_types import WHY_NOT
 
 GROUP = "harness.methods"
 OURS = {  # also in pyproject.toml; repeated here so that a checkout works before it is installed anew
@@ -113,6 +114,9 @@ def load(name: str) -> type[Method]:
     """The class of a method; imports its file and no other. HarnessError if there is none or it cannot be imported."""
     table = _table()
     if name not in table:
+        why = WHY_NOT.get(name.upper(), "")
+        if why:
+            raise HarnessError(f"peft's `{name}` is not offered as a method", why=f"it {why}")
         raise HarnessError(f"unknown method `{name}`", todo=nearest(name, table))
     point = table[name]
     try:

@@ -323,13 +323,13 @@ TYPES: dict[str, Type] = {
 
 ELSEWHERE = {"LORA": "lora"}  # a type that a method of its own offers
 
-WHY_NOT = {
+WHY_NOT = {  # each goes on from "it"
     "POLY": "routes between skills by task ids, which rows do not have",
     "XLORA": "gates LoRA adapters that have been trained already",
-    "SHADOW": "a second network beside the decoder, which belongs to no layer and cannot be folded",
+    "SHADOW": "trains a second network beside the decoder, which belongs to no layer and cannot be folded",
     "ADAPTION_PROMPT": "replaces whole attention modules and is not a layer adapter, so its gates cannot be folded",
     "MULTITASK_PROMPT_TUNING": "shares one prompt between tasks by task ids, which rows do not have",
-    "CPT": "its prompt is labelled rows with a type for every token, which is a method of its own",
-    "CARTRIDGE": "a key-value cache distilled from a document, which is not fine-tuning on rows",
+    "CPT": "trains labelled rows as a prompt, with a type for every token, which is a method of its own",
+    "CARTRIDGE": "distils a document into a key-value cache, which is not fine-tuning on rows",
     "LILY": "mixes its matrices by the mean over all tokens of a batch: so padding, other rows and later tokens count",
 }
