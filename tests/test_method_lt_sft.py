@@ -425,5 +425,5 @@ def test_it_stacks_with_an_objective_and_not_with_frozen_weights(tmp_path: Path,
 
 
 def test_a_delta_without_its_digest_is_a_wrong_parameter() -> None:
-    with pytest.raises(HarnessError, match=r"source\.0\.sha256"):
+    with pytest.raises(HarnessError, match=r"method `lt_sft`: key `sha256` is missing in `source\.0`"):
         build((("lt_sft", {"source": [{"file": "delta.pt"}]}),))

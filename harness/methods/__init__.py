@@ -171,6 +171,7 @@ def _explained(
             found.append(HarnessError(f"method `{name}` has no parameter `{path[0]}`", todo=hint))
             continue
         shown = f"`harness methods {name}` shows its parameters and their bounds"
-        what = f"method `{name}`{', parameter' if path else ':'} {problem.what}"
+        named = bool(path) and problem.what.startswith("`")
+        what = f"method `{name}`{', parameter' if named else ':'} {problem.what}"
         found.append(HarnessError(what, why=problem.why, todo=problem.todo or shown))
     return found
