@@ -289,13 +289,13 @@ class _Resolver:
         )
         if cell.start and start is None:
             return None
-        if source and not self._fits(cell.method, cell.data):
-            return None
+        fits = source is None or self._fits(cell.method, cell.data)
         if model.encoder and (refused := refusals(self.matrix, cell, stack, self.tasks)):
             known = {str(p) for p in self.problems}
             self.problems += [p for p in refused if str(p) not in known]
             return None
-        if not model.encoder and not self._supported(cell.method, cell.model):
+        supported = model.encoder or self._supported(cell.method, cell.model)
+        if not (fits and supported):
             return None
         search = self._search(cell.method) if cell.tune else None
         if cell.tune and search is None:
