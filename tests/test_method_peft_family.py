@@ -83,7 +83,7 @@ def test_every_row_is_offered_by_name_here_and_in_the_package() -> None:
         assert methods.load(name) is method(name)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", ["lora", *ALL])
 def test_start_gradient_and_fold(name: str, tiny_model: Path) -> None:
     """The start is the base's, or its distance is printed; the gradient is the numerical one; folding loses nothing,
     and leaves the tensors that the base has."""
